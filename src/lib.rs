@@ -1,0 +1,5 @@
+//! Sidedraft: exact speculative decoding as a sidecar proxy in front of an unmodified vLLM server.
+
+pub mod draft;
+pub mod model;
+pub mod speculation;

@@ -1,0 +1,2 @@
+//! The `sidedraft` command.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The draft model: weights, batched decoding, KV cache with rollback.

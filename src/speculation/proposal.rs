@@ -1,0 +1,62 @@
+//! What a drafter hands over: the drafted tokens and the distribution each was drawn from.
+
+/// A token id of the target's vocabulary.
+pub type TokenId = u32;
+
+/// The distribution a drafted token was drawn from, called q in the literature.
+#[derive(Debug, Clone, PartialEq)]
+pub enum DraftDistribution {
+    /// The drafter had no choice: q puts all its mass on the drafted token.
+    PointMass,
+    /// Distinct ids with probabilities that sum to 1; every id that could have been drawn is listed,
+    /// the drafted one included.
+    Listed(Vec<(TokenId, f64)>),
+}
+
+/// One drafted token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Draft {
+    /// The token proposed.
+    pub token: TokenId,
+    /// What it was drawn from, given the context and the drafts before it.
+    pub q: DraftDistribution,
+}
+
+impl Draft {
+    /// A token proposed without any randomness.
+    #[must_use]
+    pub fn certain(token: TokenId) -> Self {
+        Self { token, q: DraftDistribution::PointMass }
+    }
+
+    /// q of `token`: the probability with which the drafter would have proposed it here.
+    #[must_use]
+    pub fn probability_of(&self, token: TokenId) -> f64 {
+        match &self.q {
+            DraftDistribution::PointMass => f64::from(u8::from(token == self.token)),
+            DraftDistribution::Listed(list) => {
+                list.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, probability)| *probability)
+            }
+        }
+    }
+}
+
+/// Tokens that might come next, in order. Empty when the drafter has nothing to say.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Proposal {
+    /// d1..dk, each drawn given the context and the drafts before it.
+    pub drafts: Vec<Draft>,
+}
+
+impl Proposal {
+    /// Whether every draft is a point mass, so that no randomness went into the proposal.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.drafts.iter().all(|draft| draft.q == DraftDistribution::PointMass)
+    }
+
+    /// The drafted ids alone.
+    pub fn tokens(&self) -> impl Iterator<Item = TokenId> + '_ {
+        self.drafts.iter().map(|draft| draft.token)
+    }
+}
