@@ -3,3 +3,4 @@
 pub mod draft;
 pub mod model;
 pub mod speculation;
+pub mod upstream;

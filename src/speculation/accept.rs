@@ -1,0 +1,195 @@
+//! Which drafts are kept and what comes after them.
+//!
+//! The token rule is that of Leviathan et al. (arXiv 2211.17192) and Chen et al. (arXiv 2302.01318): a draft x drawn
+//! from q is kept with probability min(1, p(x)/q(x)); otherwise the position's token is drawn from the residual
+//! r(y) ∝ max(0, p(y) − q(y)). The tail of p, which a row does not list, is drawn from by the server itself.
+//! The match rule, for a p that nobody knows: the server drew y there itself, and y is the token; the draft is kept
+//! if it is y.
+
+use rand::Rng;
+
+use super::{Draft, Known, Observation, Proposal, Sampling, Scored, TokenId, target};
+
+/// The three numbers that make speculative sampling lossless. A trait, so that a test can plant a wrong one and see
+/// the statistics notice.
+pub trait AcceptanceRule: Send + Sync {
+    /// The probability of keeping a draft whose target and draft probabilities are `p` and `q`, with q > 0.
+    fn acceptance(&self, p: f64, q: f64) -> f64;
+    /// The unnormalised probability of a token after a rejection.
+    fn residual(&self, p: f64, q: f64) -> f64;
+    /// The probability of keeping a token that the server drew from the tail of p, with p > 0.
+    fn tail_acceptance(&self, p: f64, q: f64) -> f64;
+}
+
+/// The rule under which the result is distributed as p.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Lossless;
+
+impl AcceptanceRule for Lossless {
+    fn acceptance(&self, p: f64, q: f64) -> f64 {
+        (p / q).min(1.0)
+    }
+
+    fn residual(&self, p: f64, q: f64) -> f64 {
+        (p - q).max(0.0)
+    }
+
+    fn tail_acceptance(&self, p: f64, q: f64) -> f64 {
+        (1.0 - q / p).max(0.0)
+    }
+}
+
+/// What a position comes to after its draft was rejected.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Residual {
+    /// The ids whose p is known, with their unnormalised weights.
+    pub listed: Vec<(TokenId, f64)>,
+    /// The weight of drawing from the tail.
+    pub tail: f64,
+}
+
+impl Residual {
+    /// The residual of `draft` under `known`.
+    #[must_use]
+    pub fn new(draft: &Draft, known: &Known, rule: &dyn AcceptanceRule) -> Self {
+        let weight = |(id, p): &(TokenId, f64)| (*id, rule.residual(*p, draft.probability_of(*id)));
+        Self { listed: known.listed.iter().map(weight).collect(), tail: known.tail }
+    }
+
+    /// The token at the quantile `u` of [0, 1); `None` is the tail.
+    ///
+    /// With no weight anywhere, which only rounding can bring about (p and q agree to the last bit), `fallback` is
+    /// the answer.
+    #[must_use]
+    pub fn at(&self, u: f64, fallback: TokenId) -> Option<TokenId> {
+        let total: f64 = self.listed.iter().map(|(_, weight)| weight).sum::<f64>() + self.tail;
+        let mut left = u * total;
+        let mut last = None;
+        for (id, weight) in self.listed.iter().filter(|(_, weight)| *weight > 0.0) {
+            if left < *weight {
+                return Some(*id);
+            }
+            left -= weight;
+            last = Some(*id);
+        }
+        if self.tail > 0.0 { None } else { last.or(Some(fallback)) }
+    }
+}
+
+/// Where the walk over a proposal stopped.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// Every draft was kept: the bonus token follows.
+    Bonus,
+    /// The draft at this position was not kept; this is its token.
+    Token(Scored),
+    /// The draft was rejected, and the server has to draw from outside of these ids, at temperature 1.
+    Outside {
+        /// The ids whose p is known.
+        banned: Vec<TokenId>,
+    },
+    /// Nothing can be said without the server drawing a token at this position with the client's own parameters.
+    Sample,
+}
+
+/// How far a proposal got.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Walk {
+    /// The drafts kept, as they are to be reported, from the walk's first position on.
+    pub kept: Vec<Scored>,
+    /// What comes at the next position.
+    pub next: Next,
+}
+
+/// Walks the positions of `proposal` from `start`, which `observations` (one for each draft) describe.
+pub fn walk(
+    proposal: &Proposal,
+    observations: &[Observation],
+    start: usize,
+    sampling: &Sampling,
+    rule: &dyn AcceptanceRule,
+    rng: &mut dyn rand::RngCore,
+) -> Walk {
+    let mut kept = Vec::with_capacity(proposal.drafts.len() - start);
+    for (draft, observation) in proposal.drafts.iter().zip(observations).skip(start) {
+        match judge(draft, observation, sampling, rule, rng) {
+            Judgement::Keep(scored) => kept.push(scored),
+            Judgement::Stop(next) => return Walk { kept, next },
+        }
+    }
+    Walk { kept, next: Next::Bonus }
+}
+
+enum Judgement {
+    Keep(Scored),
+    Stop(Next),
+}
+
+fn judge(
+    draft: &Draft,
+    observation: &Observation,
+    sampling: &Sampling,
+    rule: &dyn AcceptanceRule,
+    rng: &mut dyn rand::RngCore,
+) -> Judgement {
+    let row = match observation {
+        Observation::Sampled(scored) if scored.token == draft.token => return Judgement::Keep(scored.clone()),
+        Observation::Sampled(scored) => return Judgement::Stop(Next::Token(scored.clone())),
+        Observation::Row(row) => row,
+    };
+    let scored = |token| {
+        let logprob = row.logprob(token)?;
+        Some(Scored { token, logprob, top: row.top().to_vec() })
+    };
+    let Some(known) = target(row, sampling) else { return Judgement::Stop(Next::Sample) };
+    // The row of a draft tells the draft's own log-probability, so both are known here.
+    let (Some(p), Some(as_drafted)) = (known.probability_of(draft.token), scored(draft.token)) else {
+        return Judgement::Stop(Next::Sample);
+    };
+    let q = draft.probability_of(draft.token);
+    if rng.random::<f64>() < rule.acceptance(p, q) {
+        return Judgement::Keep(as_drafted);
+    }
+    let residual = Residual::new(draft, &known, rule);
+    match residual.at(rng.random(), draft.token).map(scored) {
+        Some(Some(scored)) => Judgement::Stop(Next::Token(scored)),
+        _ => Judgement::Stop(Next::Outside { banned: known.listed.iter().map(|(id, _)| *id).collect() }),
+    }
+}
+
+/// What to do with a token that the server drew from outside the known ids.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TailVerdict {
+    /// It is the position's token.
+    Keep,
+    /// Draw again: from the known ids, this one came.
+    Token(Scored),
+    /// Draw again: from the tail once more.
+    Again,
+}
+
+/// Judges `drawn`, which the server drew from the tail of the distribution that `row` describes.
+///
+/// The tail is reached only at temperature 1 without truncation, where p is the exponential of the log-probability.
+pub fn judge_tail(
+    draft: &Draft,
+    row: &super::Row,
+    drawn: &Scored,
+    rule: &dyn AcceptanceRule,
+    rng: &mut dyn rand::RngCore,
+) -> TailVerdict {
+    let in_tail = row.logprob(drawn.token).is_none();
+    let acceptance = rule.tail_acceptance(drawn.logprob.exp(), draft.probability_of(drawn.token));
+    if in_tail && rng.random::<f64>() < acceptance {
+        return TailVerdict::Keep;
+    }
+    let listed = row.entries().iter().map(|entry| (entry.token, entry.logprob.exp())).collect();
+    let residual = Residual::new(draft, &Known { listed, tail: row.tail() }, rule);
+    match residual.at(rng.random(), draft.token) {
+        Some(token) => match row.logprob(token) {
+            Some(logprob) => TailVerdict::Token(Scored { token, logprob, top: row.top().to_vec() }),
+            None => TailVerdict::Again,
+        },
+        None => TailVerdict::Again,
+    }
+}

@@ -1,0 +1,125 @@
+//! What the server tells about one position: log-probabilities of some tokens under its raw distribution.
+
+use super::TokenId;
+
+/// A token and its natural log-probability at temperature 1, before penalties, bias and truncation.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Entry {
+    /// The token.
+    pub token: TokenId,
+    /// Its raw log-probability.
+    pub logprob: f64,
+}
+
+/// The server's raw distribution at one position, as far as it was told: the N most likely tokens, and
+/// possibly one more (the draft) from anywhere below them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// Most likely first; equal log-probabilities by ascending id. Distinct ids.
+    entries: Vec<Entry>,
+    /// How many of the first entries are the most likely tokens of the whole vocabulary.
+    top: usize,
+}
+
+impl Row {
+    /// A row from entries in any order, of which the `top_n` most likely were asked for.
+    ///
+    /// Returns `None` for a row that cannot be one: no entries, a repeated id, a value that is not a
+    /// log-probability, or more than the whole probability mass (the mark of uninitialised memory and of
+    /// servers that report logits).
+    #[must_use]
+    pub fn new(mut entries: Vec<Entry>, top_n: usize) -> Option<Self> {
+        const ROUNDING: f64 = 1e-3;
+        entries.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then(a.token.cmp(&b.token)));
+        let mass: f64 = entries.iter().map(|entry| entry.logprob.exp()).sum();
+        let sound = entries.iter().all(|entry| !entry.logprob.is_nan() && entry.logprob <= ROUNDING);
+        if entries.is_empty() || !sound || mass > 1.0 + ROUNDING {
+            return None;
+        }
+        let mut ids: Vec<_> = entries.iter().map(|entry| entry.token).collect();
+        ids.sort_unstable();
+        if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+            return None;
+        }
+        let top = top_n.min(entries.len());
+        Some(Self { entries, top })
+    }
+
+    /// Every known token, most likely first.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The most likely tokens of the whole vocabulary, in order: no token outside is likelier than the last one.
+    #[must_use]
+    pub fn top(&self) -> &[Entry] {
+        &self.entries[..self.top]
+    }
+
+    /// The raw log-probability of `token`, if the row tells it.
+    #[must_use]
+    pub fn logprob(&self, token: TokenId) -> Option<f64> {
+        self.entries.iter().find(|entry| entry.token == token).map(|entry| entry.logprob)
+    }
+
+    /// The probability that the row does not account for.
+    #[must_use]
+    pub fn tail(&self) -> f64 {
+        let listed: f64 = self.entries.iter().map(|entry| entry.logprob.exp()).sum();
+        (1.0 - listed).max(0.0)
+    }
+}
+
+/// A token with what the server said of it: what gets committed and reported to the client.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Scored {
+    /// The token.
+    pub token: TokenId,
+    /// Its log-probability as the server reports it.
+    pub logprob: f64,
+    /// The most likely tokens at its position, most likely first; as many as were asked for, or more.
+    pub top: Vec<Entry>,
+}
+
+/// What verification learnt about the position of one draft.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Observation {
+    /// The raw distribution, the draft's own log-probability included.
+    Row(Row),
+    /// The server itself drew this token there, under the client's own sampling parameters.
+    Sampled(Scored),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(token: TokenId, probability: f64) -> Entry {
+        Entry { token, logprob: probability.ln() }
+    }
+
+    #[test]
+    fn a_draft_below_the_top_is_known_but_not_part_of_the_top() {
+        let row = Row::new(vec![entry(9, 0.01), entry(3, 0.5), entry(4, 0.3)], 2).unwrap();
+        assert_eq!(row.top().iter().map(|e| e.token).collect::<Vec<_>>(), [3, 4]);
+        assert!((row.logprob(9).unwrap() - 0.01_f64.ln()).abs() < 1e-12);
+        assert!((row.tail() - 0.19).abs() < 1e-12);
+    }
+
+    #[test]
+    fn ties_are_ordered_by_id() {
+        let row = Row::new(vec![entry(7, 0.25), entry(2, 0.25), entry(5, 0.25)], 3).unwrap();
+        assert_eq!(row.top().iter().map(|e| e.token).collect::<Vec<_>>(), [2, 5, 7]);
+    }
+
+    #[test]
+    fn memory_that_is_not_a_distribution_is_refused() {
+        let zeros = vec![Entry { token: 0, logprob: 0.0 }, Entry { token: 1, logprob: 0.0 }];
+        assert_eq!(Row::new(zeros, 2), None, "two certainties");
+        assert_eq!(Row::new(vec![Entry { token: 0, logprob: 3.5 }], 1), None, "a logit");
+        assert_eq!(Row::new(vec![Entry { token: 0, logprob: f64::NAN }], 1), None);
+        assert_eq!(Row::new(vec![entry(0, 0.1), entry(0, 0.1)], 2), None, "the same id twice");
+        assert_eq!(Row::new(Vec::new(), 0), None);
+    }
+}

@@ -1,0 +1,267 @@
+//! The connection to the server: JSON calls with retry, and bare forwarding.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde::Serialize;
+
+use super::error::{UpstreamError, root_cause};
+use super::origin::Origin;
+
+/// A body on its way through, of unknown length.
+pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How to reach the server.
+#[derive(Debug, Clone)]
+pub struct UpstreamOptions {
+    /// Base URL: `http://host:port`, possibly with a path under which the API lies.
+    pub url: String,
+    /// Sent as a bearer token on the sidecar's own calls (probe, health, metrics), never on a client's behalf.
+    pub api_key: Option<String>,
+    /// How long a connection may take to open.
+    pub connect_timeout: Duration,
+    /// How long the server may stay silent within one reply.
+    pub read_timeout: Duration,
+    /// How often a call that failed transiently is made again.
+    pub retries: u32,
+}
+
+impl UpstreamOptions {
+    /// The usual options for the server at `url`.
+    #[must_use]
+    pub fn new(url: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            api_key: None,
+            connect_timeout: Duration::from_secs(5),
+            read_timeout: Duration::from_secs(600),
+            retries: 2,
+        }
+    }
+}
+
+/// One vLLM server. Cheap to clone; clones share connections.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    base: String,
+    own_headers: HeaderMap,
+    retries: u32,
+    calls: reqwest::Client,
+    forwards: Client<HttpsConnector<HttpConnector>, StreamedBody>,
+}
+
+/// Why the options do not describe a server.
+#[derive(Debug, thiserror::Error)]
+pub enum OptionsError {
+    /// The URL is not one.
+    #[error("the upstream URL {url:?} is not valid: {reason}")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The API key cannot stand in a header.
+    #[error("the upstream API key contains characters that cannot be sent in a header")]
+    ApiKey,
+    /// No TLS roots, no memory for a connection pool and the like.
+    #[error("the HTTP client cannot be set up: {0}")]
+    Client(String),
+}
+
+impl Upstream {
+    /// A client for the server that `options` describe. Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When the options cannot describe a server.
+    pub fn new(options: &UpstreamOptions) -> Result<Self, OptionsError> {
+        let invalid = |reason: String| OptionsError::Url { url: options.url.clone(), reason };
+        let uri: Uri = options.url.parse().map_err(|e: http::uri::InvalidUri| invalid(e.to_string()))?;
+        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
+            return Err(invalid("expected http://host:port or https://host:port".to_owned()));
+        }
+        if uri.query().is_some() {
+            return Err(invalid("a query has no place in it".to_owned()));
+        }
+        let mut own_headers = HeaderMap::new();
+        if let Some(key) = &options.api_key {
+            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| OptionsError::ApiKey)?;
+            value.set_sensitive(true);
+            own_headers.insert(header::AUTHORIZATION, value);
+        }
+        let calls = reqwest::Client::builder()
+            .connect_timeout(options.connect_timeout)
+            .read_timeout(options.read_timeout)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .tcp_nodelay(true)
+            .build()
+            .map_err(|error| OptionsError::Client(root_cause(&error)))?;
+        let mut tcp = HttpConnector::new();
+        tcp.set_connect_timeout(Some(options.connect_timeout));
+        tcp.set_nodelay(true);
+        tcp.enforce_http(false);
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_native_roots()
+            .map_err(|error| OptionsError::Client(error.to_string()))?
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(tcp);
+        Ok(Self {
+            base: options.url.trim_end_matches('/').to_owned(),
+            own_headers,
+            retries: options.retries,
+            calls,
+            forwards: Client::builder(TokioExecutor::new()).build(connector),
+        })
+    }
+
+    /// The server's base URL, without a trailing slash.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.base
+    }
+
+    /// The origin of the sidecar's own calls.
+    #[must_use]
+    pub fn own_origin(&self, model: Option<String>) -> Origin {
+        Origin { headers: self.own_headers.clone(), model, cache_salt: None }
+    }
+
+    /// Sends a request on as it is: path and query byte for byte, body and reply streamed.
+    ///
+    /// # Errors
+    /// [`UpstreamError::Unreachable`] when no reply comes.
+    pub async fn forward(&self, mut request: Request<StreamedBody>) -> Result<Response<Incoming>, UpstreamError> {
+        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|error| self.unreachable(&error))?;
+        *request.uri_mut() = uri;
+        self.forwards.request(request).await.map_err(|error| self.unreachable(&error))
+    }
+
+    /// Makes a call of the sidecar's own and returns the body of a successful reply.
+    ///
+    /// # Errors
+    /// When no reply comes or it is not a success.
+    pub async fn get(&self, path: &'static str) -> Result<Bytes, UpstreamError> {
+        let request = self.calls.get(format!("{}{path}", self.base)).headers(self.own_headers.clone());
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        self.whole(response).await
+    }
+
+    /// Posts `body` as JSON and returns the body of a successful reply, trying again where that can help.
+    ///
+    /// # Errors
+    /// The last try's error.
+    pub(super) async fn post<B: Serialize>(
+        &self,
+        origin: &Origin,
+        path: &'static str,
+        body: &B,
+    ) -> Result<Bytes, UpstreamError> {
+        let body = encode(path, body)?;
+        let mut retry = Retry::new(self.retries);
+        loop {
+            let tried = match self.try_once(origin, path, body.clone()).await {
+                Ok(response) => self.whole(response).await,
+                Err(error) => Err(error),
+            };
+            match tried {
+                Ok(reply) => return Ok(reply),
+                Err(error) => retry.after(path, error).await?,
+            }
+        }
+    }
+
+    /// Posts `body` as JSON and returns a successful reply whose body is still to be read.
+    ///
+    /// # Errors
+    /// The last try's error.
+    pub(super) async fn open<B: Serialize>(
+        &self,
+        origin: &Origin,
+        path: &'static str,
+        body: &B,
+    ) -> Result<reqwest::Response, UpstreamError> {
+        let body = encode(path, body)?;
+        let mut retry = Retry::new(self.retries);
+        loop {
+            match self.try_once(origin, path, body.clone()).await {
+                Ok(response) => return Ok(response),
+                Err(error) => retry.after(path, error).await?,
+            }
+        }
+    }
+
+    async fn try_once(
+        &self,
+        origin: &Origin,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<reqwest::Response, UpstreamError> {
+        let response = self
+            .calls
+            .request(Method::POST, format!("{}{path}", self.base))
+            .headers(origin.headers.clone())
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body)
+            .send()
+            .await
+            .map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        match self.whole(response).await {
+            Err(error) => Err(error),
+            Ok(_) => Err(UpstreamError::Protocol { path, reason: "the status changed while reading".to_owned() }),
+        }
+    }
+
+    async fn whole(&self, response: reqwest::Response) -> Result<Bytes, UpstreamError> {
+        let status = response.status();
+        let headers = response.headers().clone();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        if status.is_success() { Ok(body) } else { Err(UpstreamError::Status { status, headers, body }) }
+    }
+
+    pub(super) fn unreachable(&self, error: &dyn std::error::Error) -> UpstreamError {
+        UpstreamError::Unreachable { url: self.base.clone(), reason: root_cause(error) }
+    }
+}
+
+fn encode<B: Serialize>(path: &'static str, body: &B) -> Result<Bytes, UpstreamError> {
+    serde_json::to_vec(body)
+        .map(Bytes::from)
+        .map_err(|error| UpstreamError::Protocol { path, reason: error.to_string() })
+}
+
+/// The tries that a call has left, with a pause that grows between them.
+struct Retry {
+    left: u32,
+    pause: Duration,
+}
+
+impl Retry {
+    fn new(retries: u32) -> Self {
+        Self { left: retries, pause: Duration::from_millis(50) }
+    }
+
+    /// Waits for the next try, or hands `error` back where there is none or it would not help.
+    async fn after(&mut self, path: &'static str, error: UpstreamError) -> Result<(), UpstreamError> {
+        if self.left == 0 || !error.is_transient() {
+            return Err(error);
+        }
+        self.left -= 1;
+        tracing::debug!(path, %error, "trying again");
+        tokio::time::sleep(self.pause).await;
+        self.pause *= 4;
+        Ok(())
+    }
+}

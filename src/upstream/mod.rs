@@ -1,0 +1,21 @@
+//! The vLLM client: connections, wire types, capability probe, health, retry.
+//!
+//! Nothing here knows of speculation: a call is what vLLM's API can be asked, a reply is what it said.
+
+pub mod client;
+pub mod completions;
+pub mod error;
+pub mod generate;
+pub mod origin;
+pub mod probe;
+pub mod stream;
+pub mod tokens;
+pub mod wire;
+
+pub use client::{Upstream, UpstreamOptions};
+pub use completions::{CompletionCall, CompletionChoice, CompletionReply};
+pub use error::UpstreamError;
+pub use generate::{GenerateCall, GenerateReply};
+pub use origin::Origin;
+pub use probe::{Capabilities, GenerateRoute, Runner};
+pub use wire::{Candidate, Sampled, SamplingFields};

@@ -1,0 +1,414 @@
+//! What a server can do, found by asking it: versions and flags say less than one try does.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use futures_util::{StreamExt, TryStreamExt};
+use serde::Deserialize;
+
+use super::client::Upstream;
+use super::completions::CompletionCall;
+use super::error::UpstreamError;
+use super::generate::GenerateCall;
+use super::origin::Origin;
+use super::wire::{Candidate, SamplingFields};
+
+/// Whether `/inference/v1/generate` can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GenerateRoute {
+    /// It answers.
+    Available,
+    /// The server has it, but it is switched off.
+    Disabled {
+        /// The server's own words, which name the flag.
+        message: String,
+    },
+    /// The server is older than the route.
+    Missing,
+    /// It answers, but not as expected.
+    Failing {
+        /// What it said.
+        message: String,
+    },
+}
+
+/// How prompt log-probabilities come back when a part of the prompt was in the prefix cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runner {
+    /// Full-length lists, in which the cached positions hold uninitialised memory.
+    V1,
+    /// Only the positions that were computed.
+    V2,
+    /// Could not be told apart.
+    Unknown,
+}
+
+/// Which rows of `/inference/v1/generate` are real can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenerateSupport {
+    /// Whether the route can be used.
+    pub route: GenerateRoute,
+    /// How its rows come.
+    pub runner: Runner,
+    /// Whether its replies say how many tokens were cached.
+    pub reports_cached_tokens: bool,
+}
+
+impl GenerateSupport {
+    /// Whether every row that the route returns can be trusted or known for lost.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        self.route == GenerateRoute::Available && (self.runner == Runner::V2 || self.reports_cached_tokens)
+    }
+}
+
+/// What one server can do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Capabilities {
+    /// As `/version` gives it.
+    pub version: Option<String>,
+    /// Whether vLLM's Rust frontend answers, which takes one prompt a request.
+    pub rust_frontend: bool,
+    /// The model it serves, or the first of them.
+    pub model: String,
+    /// The model's folder or hub name on the server.
+    pub root: Option<String>,
+    /// The longest context, prompt and output together.
+    pub max_model_len: usize,
+    /// The largest number of log-probabilities a request may ask for.
+    pub max_logprobs: usize,
+    /// Whether log-probabilities are those of the raw distribution (`--logprobs-mode raw_logprobs`).
+    pub raw_logprobs: bool,
+    /// Whether completions give prompt log-probabilities.
+    pub prompt_logprobs: bool,
+    /// The fast way to verify.
+    pub generate: GenerateSupport,
+    /// What the server fills in for sampling parameters that a request leaves out; unknown without a render route.
+    pub defaults: Option<SamplingFields>,
+    /// The ids that end a sequence, each with whether it is the primary one, which is reported without a stop reason.
+    pub end_tokens: BTreeMap<u32, EndToken>,
+}
+
+/// How the server reports an end-of-sequence token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndToken {
+    /// With no stop reason.
+    Primary,
+    /// With its id as the stop reason.
+    Additional,
+}
+
+#[derive(Deserialize)]
+struct Models {
+    data: Vec<Model>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    id: String,
+    #[serde(default)]
+    root: Option<String>,
+    #[serde(default)]
+    max_model_len: Option<usize>,
+}
+
+impl Upstream {
+    /// Whether the server says that it can serve.
+    pub async fn is_healthy(&self) -> bool {
+        self.get("/health").await.is_ok()
+    }
+
+    /// Finds out what the server can do. `special_tokens` are the ids that may end a sequence.
+    ///
+    /// Costs some twenty short requests, plus one for each special token.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses ordinary completions.
+    pub async fn probe(&self, special_tokens: &[u32]) -> Result<Capabilities, UpstreamError> {
+        let version = self.get("/version").await.ok().and_then(|body| serde_json::from_slice(&body).ok());
+        let version: BTreeMap<String, serde_json::Value> = version.unwrap_or_default();
+        let models: Models = serde_json::from_slice(&self.get("/v1/models").await?)
+            .map_err(|error| UpstreamError::Protocol { path: "/v1/models", reason: error.to_string() })?;
+        let model = models
+            .data
+            .into_iter()
+            .next()
+            .ok_or_else(|| UpstreamError::Protocol { path: "/v1/models", reason: "no model is served".to_owned() })?;
+        let max_model_len = model.max_model_len.unwrap_or(usize::MAX);
+        let origin = self.own_origin(Some(model.id.clone()));
+        let prompt = self.probe_prompt(&origin, max_model_len).await?;
+        let max_logprobs = self.max_logprobs(&origin, &prompt).await?;
+        Ok(Capabilities {
+            version: version.get("version").and_then(|value| value.as_str()).map(str::to_owned),
+            rust_frontend: version.contains_key("rust_frontend_version"),
+            model: model.id,
+            root: model.root,
+            max_model_len,
+            max_logprobs,
+            raw_logprobs: self.raw_logprobs(&origin, &prompt, max_logprobs.min(5)).await?,
+            prompt_logprobs: self.prompt_logprobs(&origin, &prompt).await?,
+            generate: self.generate_support(&origin, &prompt).await?,
+            defaults: self.sampling_defaults(&origin).await,
+            end_tokens: self.end_tokens(&origin, &prompt[..1], special_tokens).await?,
+        })
+    }
+
+    /// Some three hundred tokens, so that whole blocks of any size in use (16 to 128) get cached.
+    async fn probe_prompt(&self, origin: &Origin, max_model_len: usize) -> Result<Vec<u32>, UpstreamError> {
+        let text = "One, two, three. ".repeat(60);
+        let mut prompt = self.tokenize(origin, &text, false).await?;
+        prompt.truncate(max_model_len.saturating_sub(8).max(1));
+        if prompt.is_empty() {
+            return Err(UpstreamError::Protocol { path: "/tokenize", reason: "no tokens".to_owned() });
+        }
+        Ok(prompt)
+    }
+
+    /// Asks for more than any server gives: the refusal names the limit.
+    async fn max_logprobs(&self, origin: &Origin, prompt: &[u32]) -> Result<usize, UpstreamError> {
+        let ask = async |logprobs| {
+            let call = one_token(origin, &prompt[..prompt.len().min(4)], SamplingFields::default(), logprobs);
+            self.complete(&call).await
+        };
+        let refusal = match ask(10_000_000).await {
+            Err(UpstreamError::Status { body, status, .. }) if status.is_client_error() => body,
+            Err(error) => return Err(error),
+            Ok(reply) => return Ok(reply.choices.first().map_or(0, |choice| most_candidates(&choice.tokens))),
+        };
+        if let Some(limit) = limit_in(&String::from_utf8_lossy(&refusal)) {
+            return Ok(limit);
+        }
+        for guess in [20, 10, 5, 1] {
+            if ask(guess).await.is_ok() {
+                return Ok(guess);
+            }
+        }
+        Ok(0)
+    }
+
+    /// At half the temperature, processed log-probabilities spread twice as far and raw ones as far as before.
+    async fn raw_logprobs(&self, origin: &Origin, prompt: &[u32], n: usize) -> Result<bool, UpstreamError> {
+        if n < 2 {
+            return Ok(false);
+        }
+        let ask = async |temperature| {
+            let sampling = SamplingFields {
+                temperature: Some(temperature),
+                top_p: Some(1.0),
+                top_k: Some(0),
+                min_p: Some(0.0),
+                repetition_penalty: Some(1.0),
+            };
+            let reply = self.complete(&one_token(origin, prompt, sampling, n)).await?;
+            let sampled = reply.choices.into_iter().next().and_then(|choice| choice.tokens.into_iter().next());
+            let mut candidates = sampled.map(|sampled| sampled.candidates).unwrap_or_default();
+            candidates.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
+            candidates.truncate(n);
+            Ok::<_, UpstreamError>(candidates)
+        };
+        let (warm, cool) = (ask(1.0).await?, ask(0.5).await?);
+        let spread = |list: &[Candidate]| Some(list.first()?.logprob - list.get(n - 1)?.logprob);
+        let mass: f64 = warm.iter().map(|candidate| candidate.logprob.exp()).sum();
+        let same_spread = match (spread(&warm), spread(&cool)) {
+            (Some(warm), Some(cool)) => cool < 1.5 * warm,
+            _ => false,
+        };
+        Ok(mass <= 1.001 && same_spread)
+    }
+
+    async fn prompt_logprobs(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
+        let prompt = &prompt[..prompt.len().min(4)];
+        let call =
+            CompletionCall { prompt_logprobs: Some(1), ..one_token(origin, prompt, SamplingFields::default(), 1) };
+        match self.complete(&call).await {
+            Ok(reply) => Ok(reply
+                .choices
+                .first()
+                .and_then(|choice| choice.prompt_rows.as_ref())
+                .is_some_and(|rows| rows.len() == prompt.len())),
+            Err(error) if error.status().is_some_and(|status| status.is_client_error()) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Scores the same prompt until its blocks come from the cache, and looks at what became of their rows.
+    async fn generate_support(&self, origin: &Origin, prompt: &[u32]) -> Result<GenerateSupport, UpstreamError> {
+        let sampling = SamplingFields { temperature: Some(0.0), ..SamplingFields::default() };
+        let call = GenerateCall {
+            origin,
+            tokens: prompt,
+            sampling: &sampling,
+            logprobs: 1,
+            prompt_logprobs: 1,
+            skip_cache: false,
+        };
+        let unusable = |route| GenerateSupport { route, runner: Runner::Unknown, reports_cached_tokens: false };
+        let (mut runner, mut reports_cached_tokens) = (Runner::Unknown, false);
+        for _ in 0..3 {
+            match self.generate(&call).await {
+                Ok(reply) => {
+                    reports_cached_tokens |= reply.cached_tokens.is_some();
+                    if reply.prompt_rows.len() < prompt.len() {
+                        runner = Runner::V2;
+                    } else if reply.cached_tokens.is_some_and(|cached| cached > 0) {
+                        runner = Runner::V1;
+                    }
+                }
+                Err(error) if error.is_unprintable_row() => runner = Runner::V1,
+                Err(UpstreamError::Status { status, body, .. }) if status.is_client_error() => {
+                    let message = message_of(&body);
+                    return Ok(unusable(match status.as_u16() {
+                        404 | 405 => GenerateRoute::Missing,
+                        403 => GenerateRoute::Disabled { message },
+                        _ => GenerateRoute::Failing { message },
+                    }));
+                }
+                Err(UpstreamError::Protocol { reason, .. }) => {
+                    return Ok(unusable(GenerateRoute::Failing { message: reason }));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(GenerateSupport { route: GenerateRoute::Available, runner, reports_cached_tokens })
+    }
+
+    /// The render route shows the parameters that a bare request ends up with.
+    async fn sampling_defaults(&self, origin: &Origin) -> Option<SamplingFields> {
+        #[derive(serde::Serialize)]
+        struct Request<'a> {
+            model: Option<&'a str>,
+            prompt: &'a str,
+        }
+        #[derive(Deserialize)]
+        struct Rendered {
+            sampling_params: Shown,
+        }
+        #[derive(Deserialize)]
+        struct Shown {
+            #[serde(default)]
+            temperature: Option<f64>,
+            #[serde(default)]
+            top_k: Option<i64>,
+            #[serde(default)]
+            top_p: Option<f64>,
+            #[serde(default)]
+            min_p: Option<f64>,
+            #[serde(default)]
+            repetition_penalty: Option<f64>,
+            #[serde(default)]
+            presence_penalty: Option<f64>,
+            #[serde(default)]
+            frequency_penalty: Option<f64>,
+            #[serde(default)]
+            stop_token_ids: Option<Vec<u32>>,
+        }
+        let request = Request { model: origin.model.as_deref(), prompt: "a" };
+        let body = self.post(origin, "/v1/completions/render", &request).await.ok()?;
+        let shown = serde_json::from_slice::<Vec<Rendered>>(&body).ok()?.into_iter().next()?.sampling_params;
+        // Defaults that the sidecar cannot restate in its own calls are as good as unknown.
+        let restatable = shown.presence_penalty.unwrap_or(0.0) == 0.0
+            && shown.frequency_penalty.unwrap_or(0.0) == 0.0
+            && shown.stop_token_ids.is_none_or(|ids| ids.is_empty());
+        restatable.then_some(SamplingFields {
+            temperature: Some(shown.temperature.unwrap_or(1.0)),
+            top_k: Some(shown.top_k.unwrap_or(0)),
+            top_p: Some(shown.top_p.unwrap_or(1.0)),
+            min_p: Some(shown.min_p.unwrap_or(0.0)),
+            repetition_penalty: Some(shown.repetition_penalty.unwrap_or(1.0)),
+        })
+    }
+
+    /// Makes the server sample each candidate once and looks whether that ends the sequence.
+    async fn end_tokens(
+        &self,
+        origin: &Origin,
+        prompt: &[u32],
+        candidates: &[u32],
+    ) -> Result<BTreeMap<u32, EndToken>, UpstreamError> {
+        const AT_ONCE: usize = 8;
+        let try_one = |id: u32| async move {
+            let sampling = SamplingFields { temperature: Some(0.0), ..SamplingFields::default() };
+            let call = CompletionCall { logit_bias: &[(id, 100.0)], ..one_token(origin, prompt, sampling, 0) };
+            let choice = match self.complete(&call).await {
+                Ok(reply) => reply.choices.into_iter().next(),
+                // An id outside the vocabulary ends nothing.
+                Err(error) if error.status().is_some_and(|status| status.is_client_error()) => None,
+                Err(error) => return Err(error),
+            };
+            let ended = choice.filter(|choice| {
+                choice.finish_reason.as_deref() == Some("stop") && choice.tokens.first().is_some_and(|t| t.token == id)
+            });
+            Ok(ended.map(|choice| match choice.stop_reason {
+                None | Some(serde_json::Value::Null) => (id, EndToken::Primary),
+                Some(_) => (id, EndToken::Additional),
+            }))
+        };
+        let found: Vec<_> = futures_util::stream::iter(candidates.iter().copied().map(try_one))
+            .buffer_unordered(AT_ONCE)
+            .try_collect()
+            .await?;
+        Ok(found.into_iter().flatten().collect())
+    }
+}
+
+fn one_token<'a>(
+    origin: &'a Origin,
+    prompt: &'a [u32],
+    sampling: SamplingFields,
+    logprobs: usize,
+) -> CompletionCall<'a> {
+    CompletionCall {
+        origin,
+        prompts: vec![Cow::Borrowed(prompt)],
+        sampling: Cow::Owned(sampling),
+        max_tokens: 1,
+        logprobs,
+        prompt_logprobs: None,
+        logit_bias: &[],
+        stop_token_ids: &[],
+        ignore_eos: false,
+    }
+}
+
+fn most_candidates(tokens: &[super::wire::Sampled]) -> usize {
+    tokens.iter().map(|token| token.candidates.len()).max().unwrap_or(0)
+}
+
+/// The number in "…, which is greater than max allowed: 20".
+fn limit_in(refusal: &str) -> Option<usize> {
+    let (_, after) = refusal.split_once("max allowed: ")?;
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+/// The message of an error in OpenAI's shape, or the whole body.
+fn message_of(body: &[u8]) -> String {
+    let parsed: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let message = parsed.as_ref().and_then(|value| value.pointer("/error/message")).and_then(|value| value.as_str());
+    message.map_or_else(|| String::from_utf8_lossy(body).into_owned(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_names_the_limit() {
+        let text = "Requested sample logprobs of 10000000, which is greater than max allowed: 20 (parameter=logprobs)";
+        assert_eq!(limit_in(text), Some(20));
+        assert_eq!(limit_in("no"), None);
+    }
+
+    #[test]
+    fn rows_are_trusted_only_where_lost_ones_can_be_told() {
+        let support = |runner, reports_cached_tokens| GenerateSupport {
+            route: GenerateRoute::Available,
+            runner,
+            reports_cached_tokens,
+        };
+        assert!(support(Runner::V2, false).is_trusted());
+        assert!(support(Runner::V1, true).is_trusted());
+        assert!(!support(Runner::V1, false).is_trusted());
+        assert!(!support(Runner::Unknown, false).is_trusted());
+    }
+}
