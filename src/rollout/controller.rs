@@ -1,0 +1,118 @@
+//! What to do next in a rollout: a pure function of what is known. For now with a fixed draft length.
+
+use crate::speculation::Sampling;
+use crate::upstream::Capabilities;
+use crate::verify::Strategy;
+
+/// The operator's choices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Policy {
+    /// Tokens to draft in a round.
+    pub draft_tokens: usize,
+    /// Verify this way wherever it is possible, instead of by the best way.
+    pub strategy: Option<Strategy>,
+    /// At most so many log-probabilities a row, whatever the server would give.
+    pub row_limit: usize,
+    /// Up to this many tokens of context, scoring all of it anew is cheaper than a sample after each draft.
+    pub short_context: usize,
+    /// How many tokens to decode plainly when no drafter has a proposal, before asking again.
+    pub decode_burst: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { draft_tokens: 4, strategy: None, row_limit: 20, short_context: 128, decode_burst: 16 }
+    }
+}
+
+/// How to have a proposal verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// The way.
+    pub strategy: Strategy,
+    /// How many log-probabilities a row should list; of no meaning to fan-out.
+    pub row_length: usize,
+}
+
+/// The way to verify a proposal after `context_length` tokens.
+///
+/// `sampling` is absent where the server's defaults for what the client left out are unknown: then only the server's
+/// own samples can tell. `logprobs` is what the client wants with each token.
+#[must_use]
+pub fn plan(
+    policy: &Policy,
+    capabilities: &Capabilities,
+    sampling: Option<&Sampling>,
+    logprobs: usize,
+    context_length: usize,
+) -> Plan {
+    let by_sampling = Plan { strategy: Strategy::FanOut, row_length: 0 };
+    let limit = policy.row_limit.max(logprobs).min(capabilities.max_logprobs);
+    let Some(row_length) = sampling.and_then(|sampling| sampling.row_length(limit)) else { return by_sampling };
+    let row_length = row_length.max(logprobs);
+    let cheapest = if Strategy::CachedSuffix.is_available(capabilities) {
+        Strategy::CachedSuffix
+    } else if Strategy::PromptLogprobs.is_available(capabilities) && context_length <= policy.short_context {
+        Strategy::PromptLogprobs
+    } else {
+        Strategy::FanOut
+    };
+    let strategy = policy.strategy.filter(|strategy| strategy.is_available(capabilities)).unwrap_or(cheapest);
+    Plan { strategy, row_length }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::upstream::probe::GenerateSupport;
+    use crate::upstream::{GenerateRoute, Runner};
+
+    fn capabilities(route: GenerateRoute) -> Capabilities {
+        Capabilities {
+            version: None,
+            rust_frontend: false,
+            model: "m".to_owned(),
+            root: None,
+            max_model_len: 1000,
+            max_logprobs: 20,
+            raw_logprobs: true,
+            prompt_logprobs: true,
+            generate: GenerateSupport { route, runner: Runner::V2, reports_cached_tokens: false },
+            defaults: None,
+            end_tokens: BTreeMap::new(),
+        }
+    }
+
+    fn chosen(route: GenerateRoute, sampling: Option<Sampling>, context_length: usize) -> Strategy {
+        plan(&Policy::default(), &capabilities(route), sampling.as_ref(), 0, context_length).strategy
+    }
+
+    #[test]
+    fn rows_are_used_where_they_can_tell_the_target() {
+        let plain = Sampling::new(1.0, None, 1.0, 0.0);
+        assert_eq!(chosen(GenerateRoute::Available, plain, 500), Strategy::CachedSuffix);
+        assert_eq!(chosen(GenerateRoute::Missing, plain, 50), Strategy::PromptLogprobs);
+        assert_eq!(chosen(GenerateRoute::Missing, plain, 500), Strategy::FanOut);
+    }
+
+    #[test]
+    fn samples_are_used_where_rows_cannot_tell() {
+        let nucleus_at_low_temperature = Sampling::new(0.8, None, 0.9, 0.0);
+        assert_eq!(chosen(GenerateRoute::Available, nucleus_at_low_temperature, 50), Strategy::FanOut);
+        assert_eq!(chosen(GenerateRoute::Available, None, 50), Strategy::FanOut);
+    }
+
+    #[test]
+    fn a_row_lists_what_the_client_wants_and_shows_the_border_of_top_k() {
+        let available = capabilities(GenerateRoute::Available);
+        let length = |sampling: Option<Sampling>, logprobs| {
+            plan(&Policy::default(), &available, sampling.as_ref(), logprobs, 50).row_length
+        };
+        assert_eq!(length(Sampling::new(0.0, None, 1.0, 0.0), 0), 2);
+        assert_eq!(length(Sampling::new(0.0, None, 1.0, 0.0), 5), 5);
+        assert_eq!(length(Sampling::new(0.7, Some(10), 1.0, 0.0), 0), 11);
+        assert_eq!(length(Sampling::new(1.0, None, 1.0, 0.0), 0), 20);
+    }
+}

@@ -1,0 +1,95 @@
+//! The target's tokenizer, from a local `tokenizer.json`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Why a tokenizer cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TextError {
+    /// The file is missing or not a tokenizer.
+    #[error("cannot read the tokenizer {path}: {reason}")]
+    Load {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Ids that the tokenizer cannot turn into text.
+    #[error("cannot decode tokens: {0}")]
+    Decode(String),
+}
+
+/// A Hugging Face tokenizer. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: Arc<tokenizers::Tokenizer>,
+    leading_space: Option<char>,
+}
+
+impl Tokenizer {
+    /// Reads `path`, a `tokenizer.json` or a folder that holds one.
+    ///
+    /// # Errors
+    /// When there is none or it cannot be read.
+    pub fn load(path: &Path) -> Result<Self, TextError> {
+        let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
+        let failed = |reason: String| TextError::Load { path: file.clone(), reason };
+        let text = std::fs::read_to_string(&file).map_err(|error| failed(error.to_string()))?;
+        let inner: tokenizers::Tokenizer =
+            text.parse().map_err(|error: tokenizers::Error| failed(error.to_string()))?;
+        let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { inner: Arc::new(inner), leading_space: leading_space(&json["pre_tokenizer"]) })
+    }
+
+    /// How many ids it has, added tokens included. The model's own vocabulary may be padded beyond.
+    #[must_use]
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner
+            .get_added_vocabulary()
+            .get_added_tokens_decoder()
+            .keys()
+            .max()
+            .map_or(0, |id| *id as usize + 1)
+            .max(self.inner.get_vocab_size(true))
+    }
+
+    /// The ids that stand for themselves rather than for text, in order: those that may end a sequence.
+    #[must_use]
+    pub fn special_tokens(&self) -> Vec<u32> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let mut ids: Vec<u32> = added.iter().filter(|(_, token)| token.special).map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The text of `ids`.
+    ///
+    /// # Errors
+    /// When the decoder of this tokenizer fails on them.
+    pub fn decode(&self, ids: &[u32], skip_special_tokens: bool) -> Result<String, TextError> {
+        self.inner.decode(ids, skip_special_tokens).map_err(|error| TextError::Decode(error.to_string()))
+    }
+
+    /// The vocabulary entry of `id`.
+    #[must_use]
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// The character with which SentencePiece vocabularies mark a leading space, which decoding strips.
+    pub(super) fn leading_space(&self) -> Option<char> {
+        self.leading_space
+    }
+
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
+    }
+}
+
+fn leading_space(pre_tokenizer: &serde_json::Value) -> Option<char> {
+    match pre_tokenizer["type"].as_str()? {
+        "Metaspace" => pre_tokenizer["replacement"].as_str().unwrap_or("▁").chars().next(),
+        "Sequence" => pre_tokenizer["pretokenizers"].as_array()?.iter().find_map(leading_space),
+        _ => None,
+    }
+}

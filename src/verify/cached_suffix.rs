@@ -1,0 +1,99 @@
+//! Strategy A: `/inference/v1/generate` scores the drafts and computes only what the prefix cache lacks.
+
+use super::sampler::scored;
+use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier, rows};
+use crate::speculation::{Observation, TokenId};
+use crate::upstream::{GenerateCall, GenerateReply, Runner, SamplingFields, Upstream, UpstreamError};
+
+/// Verification by the rows of the drafts, at the cost of computing the drafts.
+#[derive(Debug, Clone)]
+pub struct CachedSuffix {
+    upstream: Upstream,
+    sampler: Sampler,
+    runner: Runner,
+}
+
+impl CachedSuffix {
+    /// Verification by `upstream`, whose rows come as `runner` gives them.
+    #[must_use]
+    pub fn new(upstream: Upstream, sampler: Sampler, runner: Runner) -> Self {
+        Self { upstream, sampler, runner }
+    }
+
+    /// Scores `tokens`, computing everything where the server cannot print what it has not computed.
+    async fn score(&self, round: &Round<'_>, tokens: &[TokenId]) -> Result<GenerateReply, UpstreamError> {
+        let neutral = SamplingFields::default();
+        let mut call = GenerateCall {
+            origin: &round.terms.origin,
+            tokens,
+            sampling: round.terms.resolved.as_ref().unwrap_or(&neutral),
+            logprobs: round.terms.logprobs,
+            prompt_logprobs: round.row_length,
+            skip_cache: false,
+        };
+        match self.upstream.generate(&call).await {
+            Err(error) if error.is_unprintable_row() => {
+                call.skip_cache = true;
+                self.upstream.generate(&call).await
+            }
+            reply => reply,
+        }
+    }
+
+    fn observe(&self, round: &Round<'_>, reply: &GenerateReply, length: usize, index: usize) -> Option<Observation> {
+        let draft = round.proposal.drafts.get(index - round.context.len())?.token;
+        let row = rows::computed_row(reply, self.runner, length, index)?;
+        rows::observation(row, round.row_length, draft)
+    }
+
+    /// What the target says at `index`, whose row the prefix cache has swallowed.
+    ///
+    /// A draft that was drawn must be judged by its row, since whether the row was lost depends on the draft. A prompt
+    /// that ends with the draft leaves the draft's own block to be computed, for a prompt is never cached to its
+    /// end; so the row is there, unless the context alone is cached right up to it. Then, and for drafts that
+    /// were not drawn, the server's own sample decides.
+    async fn recover(&self, round: &Round<'_>, tokens: &[TokenId], index: usize) -> Result<Observation, UpstreamError> {
+        if !round.proposal.is_certain() {
+            let reply = self.score(round, &tokens[..=index]).await?;
+            if let Some(observation) = self.observe(round, &reply, index + 1, index) {
+                return Ok(observation);
+            }
+        }
+        self.sampler.sample(round.terms, &tokens[..index]).await.map(Observation::Sampled)
+    }
+}
+
+impl Verifier for CachedSuffix {
+    fn strategy(&self) -> Strategy {
+        Strategy::CachedSuffix
+    }
+
+    fn verify<'a>(&'a self, round: Round<'a>) -> EvidenceFuture<'a> {
+        Box::pin(async move {
+            let tokens = round.tokens();
+            let start = round.context.len();
+            let reply = self.score(&round, &tokens).await?;
+            let mut observations: Vec<Option<Observation>> =
+                (start..tokens.len()).map(|index| self.observe(&round, &reply, tokens.len(), index)).collect();
+            let lost: Vec<usize> =
+                (start..tokens.len()).filter(|index| observations[index - start].is_none()).collect();
+            let recovered = if round.proposal.is_certain() && lost.len() > 1 {
+                let prompts = lost.iter().map(|index| &tokens[..*index]).collect();
+                let samples = self.sampler.sample_each(round.terms, prompts).await?;
+                samples.into_iter().map(Observation::Sampled).collect()
+            } else {
+                let each = lost.iter().map(|index| self.recover(&round, &tokens, *index));
+                futures_util::future::try_join_all(each).await?
+            };
+            let lost_rows = lost.len();
+            for (index, observation) in lost.into_iter().zip(recovered) {
+                observations[index - start] = Some(observation);
+            }
+            Ok(Evidence {
+                observations: observations.into_iter().flatten().collect(),
+                bonus: scored(reply.sampled, round.terms.logprobs),
+                lost_rows,
+            })
+        })
+    }
+}

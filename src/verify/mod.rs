@@ -1,0 +1,118 @@
+//! Verification: what the target says of a proposal, by whichever way the server has.
+//!
+//! A row that the server lost to its prefix cache must be got back without looking at the draft: whether it was lost
+//! depends on the draft (its block was cached because somebody sampled it before), and a rule chosen by the draft
+//! is not exact. So a draft that was drawn at random is judged by a row again, and by the server's own sample only
+//! where the context alone decided that there is no row.
+
+mod cached_suffix;
+mod fan_out;
+mod prompt_logprobs;
+pub mod rows;
+mod sampler;
+
+use std::future::Future;
+use std::pin::Pin;
+
+pub use cached_suffix::CachedSuffix;
+pub use fan_out::FanOut;
+pub use prompt_logprobs::PromptLogprobs;
+pub use sampler::{Prefill, Sampler, scored as sampled_as_scored};
+
+use crate::speculation::{Observation, Proposal, Scored, TokenId};
+use crate::upstream::{Capabilities, Origin, SamplingFields, UpstreamError};
+
+/// A way to verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Strategy {
+    /// Prompt log-probabilities of what the prefix cache lacks (A in the documentation).
+    CachedSuffix,
+    /// Prompt log-probabilities of the whole context (B).
+    PromptLogprobs,
+    /// One sample after each prefix of the proposal (C).
+    FanOut,
+}
+
+impl Strategy {
+    /// The name under which it is counted and chosen.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CachedSuffix => "cached_suffix",
+            Self::PromptLogprobs => "prompt_logprobs",
+            Self::FanOut => "fan_out",
+        }
+    }
+
+    /// Whether the server with these capabilities can be asked this way.
+    #[must_use]
+    pub fn is_available(self, capabilities: &Capabilities) -> bool {
+        match self {
+            Self::CachedSuffix => capabilities.raw_logprobs && capabilities.generate.is_trusted(),
+            Self::PromptLogprobs => capabilities.raw_logprobs && capabilities.prompt_logprobs,
+            Self::FanOut => true,
+        }
+    }
+}
+
+/// What stays the same over a rollout's verifications.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// On whose behalf.
+    pub origin: Origin,
+    /// The client's sampling parameters as it gave them; the server fills in the rest.
+    pub fields: SamplingFields,
+    /// The same with the server's defaults filled in; absent where those are unknown.
+    pub resolved: Option<SamplingFields>,
+    /// How many of the likeliest tokens each committed token is reported with.
+    pub logprobs: usize,
+}
+
+/// One proposal to verify.
+#[derive(Debug, Clone, Copy)]
+pub struct Round<'a> {
+    /// What stays the same over the rollout.
+    pub terms: &'a Terms,
+    /// Prompt and everything committed; not empty.
+    pub context: &'a [TokenId],
+    /// At least one draft.
+    pub proposal: &'a Proposal,
+    /// How many of the likeliest tokens a row should list.
+    pub row_length: usize,
+}
+
+impl Round<'_> {
+    /// Context and drafts in one.
+    fn tokens(&self) -> Vec<TokenId> {
+        let mut tokens = Vec::with_capacity(self.context.len() + self.proposal.drafts.len());
+        tokens.extend_from_slice(self.context);
+        tokens.extend(self.proposal.tokens());
+        tokens
+    }
+}
+
+/// What the target says of a proposal.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// One for each draft.
+    pub observations: Vec<Observation>,
+    /// What follows if every draft is kept.
+    pub bonus: Scored,
+    /// How many rows the prefix cache had swallowed and had to be asked for again.
+    pub lost_rows: usize,
+}
+
+/// A boxed future, so that strategies stand behind one trait object.
+pub type EvidenceFuture<'a> = Pin<Box<dyn Future<Output = Result<Evidence, UpstreamError>> + Send + 'a>>;
+
+/// A way to have proposals verified by the server.
+pub trait Verifier: Send + Sync {
+    /// Which way.
+    fn strategy(&self) -> Strategy;
+
+    /// Asks the server what it says of each draft of the round, and what comes after the last.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or refuses.
+    fn verify<'a>(&'a self, round: Round<'a>) -> EvidenceFuture<'a>;
+}
