@@ -5,7 +5,6 @@ which then stops exactly the servers it started. Should the script be killed out
 tells the server (`PR_SET_PDEATHSIG`).
 """
 
-import ctypes
 import os
 import signal
 import socket
@@ -19,14 +18,12 @@ from pathlib import Path
 import layout
 import presets
 from layout import TargetError, say
+from processes import die_with_parent, signal_group
 
 START_DEADLINE = 300.0
 STOP_DEADLINE = 15.0
 POLL_INTERVAL = 0.2
 LOG_TAIL_LINES = 40
-
-_PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass
@@ -60,8 +57,7 @@ class Server:
 
 
 def launch(preset: str, port: int | None = None, extra: list[str] | None = None) -> Server:
-    """Starts a server and returns at once. Call from the main thread: the kernel ties the death
-    signal to the thread that started the process."""
+    """Starts a server and returns at once. Call from the main thread (see `die_with_parent`)."""
     port = port or _free_port()
     layout.LOGS.mkdir(parents=True, exist_ok=True)
     log = layout.LOGS / f"{preset}-{port}.log"
@@ -75,7 +71,7 @@ def launch(preset: str, port: int | None = None, extra: list[str] | None = None)
             stderr=subprocess.STDOUT,
             env=os.environ | presets.ENVIRONMENT,
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
     say(f"starting vLLM ({preset}), pid {process.pid}, log {log}")
     return Server(preset, f"http://127.0.0.1:{port}", process, log)
@@ -103,34 +99,21 @@ def wait_until_healthy(servers: list[Server]) -> None:
 def stop(servers: list[Server]) -> None:
     """Ends the servers and everything they started: asked first, then by force."""
     for server in servers:
-        _signal_group(server.pid, signal.SIGTERM)
+        signal_group(server.pid, signal.SIGTERM)
     deadline = time.monotonic() + STOP_DEADLINE
     while time.monotonic() < deadline and any(_group_is_alive(server) for server in servers):
         time.sleep(POLL_INTERVAL)
     for server in servers:
         if _group_is_alive(server):
             say(f"vLLM ({server.preset}), pid {server.pid}, outlived {STOP_DEADLINE:.0f} s: killing it")
-            _signal_group(server.pid, signal.SIGKILL)
+            signal_group(server.pid, signal.SIGKILL)
         server.process.wait()
 
 
 def _group_is_alive(server: Server) -> bool:
     """Whether any process of the server's group is left, its leader reaped when it has ended."""
     server.process.poll()
-    return _signal_group(server.pid, 0)
-
-
-def _signal_group(group: int, number: int) -> bool:
-    """Signals a process group; False when nothing of it is left."""
-    try:
-        os.killpg(group, number)
-    except ProcessLookupError:
-        return False
-    return True
-
-
-def _die_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    return signal_group(server.pid, 0)
 
 
 def _free_port() -> int:

