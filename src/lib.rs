@@ -1,5 +1,6 @@
 //! Sidedraft: exact speculative decoding as a sidecar proxy in front of an unmodified vLLM server.
 
+pub mod api;
 pub mod draft;
 pub mod model;
 pub mod rollout;

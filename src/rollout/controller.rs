@@ -81,6 +81,7 @@ mod tests {
             prompt_logprobs: true,
             generate: GenerateSupport { route, runner: Runner::V2, reports_cached_tokens: false },
             defaults: None,
+            tokens_as_ids: false,
             end_tokens: BTreeMap::new(),
         }
     }

@@ -44,6 +44,8 @@ pub struct CompletionReply {
     pub cached_tokens: Option<usize>,
     /// The server's `system_fingerprint`.
     pub fingerprint: Option<String>,
+    /// The name under which the server answers.
+    pub model: Option<String>,
 }
 
 /// The completion of one prompt.
@@ -108,6 +110,8 @@ struct WireReply {
     usage: Option<WireUsage>,
     #[serde(default)]
     system_fingerprint: Option<String>,
+    #[serde(default)]
+    model: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -174,6 +178,7 @@ impl Upstream {
             choices: choices.collect::<Result<_, String>>().map_err(protocol)?,
             cached_tokens: reply.usage.and_then(WireUsage::cached_tokens),
             fingerprint: reply.system_fingerprint,
+            model: reply.model,
         })
     }
 }

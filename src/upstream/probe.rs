@@ -85,6 +85,8 @@ pub struct Capabilities {
     pub generate: GenerateSupport,
     /// What the server fills in for sampling parameters that a request leaves out; unknown without a render route.
     pub defaults: Option<SamplingFields>,
+    /// Whether the server names tokens by id where a request does not say (`--return-tokens-as-token-ids`).
+    pub tokens_as_ids: bool,
     /// The ids that end a sequence, each with whether it is the primary one, which is reported without a stop reason.
     pub end_tokens: BTreeMap<u32, EndToken>,
 }
@@ -149,6 +151,7 @@ impl Upstream {
             prompt_logprobs: self.prompt_logprobs(&origin, &prompt).await?,
             generate: self.generate_support(&origin, &prompt).await?,
             defaults: self.sampling_defaults(&origin).await,
+            tokens_as_ids: self.tokens_as_ids(&origin, &prompt[..1]).await?,
             end_tokens: self.end_tokens(&origin, &prompt[..1], special_tokens).await?,
         })
     }
@@ -316,6 +319,21 @@ impl Upstream {
             min_p: Some(shown.min_p.unwrap_or(0.0)),
             repetition_penalty: Some(shown.repetition_penalty.unwrap_or(1.0)),
         })
+    }
+
+    async fn tokens_as_ids(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
+        #[derive(serde::Serialize)]
+        struct Request<'a> {
+            model: Option<&'a str>,
+            prompt: &'a [u32],
+            max_tokens: usize,
+            logprobs: usize,
+        }
+        let request = Request { model: origin.model.as_deref(), prompt, max_tokens: 1, logprobs: 0 };
+        let body = self.post(origin, "/v1/completions", &request).await?;
+        let reply: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let token = reply.pointer("/choices/0/logprobs/tokens/0").and_then(|token| token.as_str());
+        Ok(token.is_some_and(|token| token.starts_with("token_id:")))
     }
 
     /// Makes the server sample each candidate once and looks whether that ends the sequence.

@@ -16,6 +16,8 @@ pub struct Prefill {
     pub cached_tokens: Option<usize>,
     /// The server's `system_fingerprint`.
     pub fingerprint: Option<String>,
+    /// The name under which it answers for the model.
+    pub model: Option<String>,
 }
 
 /// Asks the server to sample.
@@ -47,7 +49,8 @@ impl Sampler {
     /// When the server refuses.
     pub async fn prefill(&self, terms: &Terms, prompt: &[TokenId]) -> Result<(Scored, Prefill), UpstreamError> {
         let reply = self.upstream.complete(&call(terms, vec![Cow::Borrowed(prompt)], 1)).await?;
-        let prefill = Prefill { cached_tokens: reply.cached_tokens, fingerprint: reply.fingerprint };
+        let prefill =
+            Prefill { cached_tokens: reply.cached_tokens, fingerprint: reply.fingerprint, model: reply.model };
         let tokens = reply.choices.into_iter().next().map(|choice| choice.tokens).unwrap_or_default();
         Ok((first_token(tokens, terms.logprobs)?, prefill))
     }

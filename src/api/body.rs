@@ -1,0 +1,50 @@
+//! Bodies of requests and replies.
+
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Body as _, Frame, Incoming};
+
+/// An error in the middle of a body.
+pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of any request or reply.
+pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
+
+/// A body that is there already.
+pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body on its way.
+pub(super) fn incoming(body: Incoming) -> Body {
+    body.map_err(Into::into).boxed_unsync()
+}
+
+/// A body made of pieces as they come.
+pub(super) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// What came of reading a body up to a limit.
+pub(super) enum Read {
+    /// All of it.
+    Whole(Bytes),
+    /// It is longer than the limit; this body brings what was read and then the rest.
+    TooLong(Body),
+}
+
+/// Reads `body` if it is no longer than `limit` bytes.
+pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Read, hyper::Error> {
+    let mut buffer = BytesMut::with_capacity(body.size_hint().lower().min(limit as u64) as usize);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        buffer.extend_from_slice(&data);
+        if buffer.len() > limit {
+            let begun = futures_util::stream::once(std::future::ready(Ok(Frame::data(buffer.freeze()))));
+            let rest = http_body_util::BodyStream::new(body).map(|frame| frame.map_err(Into::into));
+            return Ok(Read::TooLong(StreamBody::new(begun.chain(rest)).boxed_unsync()));
+        }
+    }
+    Ok(Read::Whole(buffer.freeze()))
+}

@@ -1,0 +1,27 @@
+//! Any request that is not speculated: sent on byte for byte, both ways.
+
+use http::{Request, Response, header};
+
+use super::body::{Body, incoming};
+use super::error::upstream_error;
+use crate::upstream::Upstream;
+use crate::upstream::origin::strip_hop_by_hop;
+
+/// Sends `request` to the server and its reply back, streaming both bodies. Only hop-by-hop headers and `Host`, which
+/// belong to the connection, are replaced.
+pub(super) async fn forward(upstream: &Upstream, mut request: Request<Body>) -> Response<Body> {
+    strip_hop_by_hop(request.headers_mut());
+    request.headers_mut().remove(header::HOST);
+    *request.version_mut() = http::Version::HTTP_11;
+    match upstream.forward(request).await {
+        Ok(response) => {
+            let mut response = response.map(incoming);
+            strip_hop_by_hop(response.headers_mut());
+            response
+        }
+        Err(error) => {
+            tracing::warn!(%error, "forwarding failed");
+            upstream_error(&error)
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! Which request goes where.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use http::{Method, Request, Response, header};
+use hyper::body::Incoming;
+use tokio::sync::watch;
+use tower::Service;
+
+use super::body::{Body, Read, incoming, read};
+use super::completions;
+use super::error::error_response;
+use super::forward::forward;
+use super::readiness::{EngineBuilder, Readiness};
+use super::{health, metrics_page};
+use crate::telemetry::{Metrics, Outcome, Timer};
+use crate::upstream::Upstream;
+
+/// What the sidecar serves with.
+pub struct SidecarSettings {
+    /// The server.
+    pub upstream: Upstream,
+    /// Makes an engine for the server once it is up.
+    pub builder: Arc<dyn EngineBuilder>,
+    /// What is counted.
+    pub metrics: Metrics,
+    /// Requests with longer bodies are forwarded unread.
+    pub max_body_bytes: usize,
+}
+
+/// The sidecar as a [`tower::Service`]. Cheap to clone.
+#[derive(Clone)]
+pub struct Sidecar {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    upstream: Upstream,
+    metrics: Metrics,
+    readiness: watch::Receiver<Readiness>,
+    max_body_bytes: usize,
+}
+
+impl Sidecar {
+    /// A sidecar that starts to watch its server at once, on the current Tokio runtime, until its last clone is gone.
+    #[must_use]
+    pub fn start(settings: SidecarSettings) -> Self {
+        let SidecarSettings { upstream, builder, metrics, max_body_bytes } = settings;
+        let (state, readiness) = watch::channel(Readiness::Waiting);
+        tokio::spawn(super::readiness::watch(upstream.clone(), builder, metrics.clone(), state));
+        Self { shared: Arc::new(Shared { upstream, metrics, readiness, max_body_bytes }) }
+    }
+
+    /// Waits until the server was probed.
+    pub async fn ready(&self) {
+        let mut readiness = self.shared.readiness.clone();
+        // The watching task lives as long as this sidecar does, so the channel stays open.
+        let _ = readiness.wait_for(|state| !matches!(state, Readiness::Waiting)).await;
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.metrics
+    }
+
+    async fn respond(self, request: Request<Incoming>) -> Response<Body> {
+        let shared = &self.shared;
+        match (request.method(), request.uri().path()) {
+            (&Method::GET, "/health") => health::health(&shared.upstream).await,
+            (&Method::GET, "/metrics") => metrics_page::metrics_page(&shared.upstream, &shared.metrics).await,
+            (&Method::POST, "/v1/completions") => self.completions(request).await,
+            _ => self.forward(request.map(incoming), "route", Timer::start()).await,
+        }
+    }
+
+    async fn completions(&self, request: Request<Incoming>) -> Response<Body> {
+        let timer = Timer::start();
+        let readiness = self.shared.readiness.borrow().clone();
+        let engine = match readiness {
+            Readiness::Ready(engine) => engine,
+            Readiness::Waiting => return self.forward(request.map(incoming), "not_probed", timer).await,
+            Readiness::ForwardOnly(reason) => return self.forward(request.map(incoming), reason, timer).await,
+        };
+        if !is_plain_json(request.headers()) {
+            return self.forward(request.map(incoming), "content_type", timer).await;
+        }
+        let (head, body) = request.into_parts();
+        let body = match read(body, self.shared.max_body_bytes).await {
+            Ok(Read::Whole(body)) => body,
+            Ok(Read::TooLong(body)) => {
+                return self.forward(Request::from_parts(head, body), "body_too_long", timer).await;
+            }
+            Err(error) => {
+                let message = format!("the request's body could not be read: {error}");
+                return error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message);
+            }
+        };
+        match completions::respond(&engine, &self.shared.metrics, &head, &body, timer).await {
+            completions::Reply::Ready(response) => response,
+            completions::Reply::Forward(reason) => {
+                if let completions::Reason::UnknownField(name) = &reason {
+                    self.shared.metrics.requests.unknown_field(name);
+                }
+                let request = Request::from_parts(head, super::body::full(body));
+                self.forward(request, reason.name(), timer).await
+            }
+        }
+    }
+
+    async fn forward(&self, request: Request<Body>, reason: &'static str, timer: Timer) -> Response<Body> {
+        let response = forward(&self.shared.upstream, request).await;
+        self.shared.metrics.requests.finished(Outcome::Forwarded(reason), timer);
+        response
+    }
+}
+
+fn is_plain_json(headers: &http::HeaderMap) -> bool {
+    let essence = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split(';').next())
+        .map(|value| value.trim().to_ascii_lowercase());
+    essence.as_deref() == Some("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+impl Service<Request<Incoming>> for Sidecar {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let this = self.clone();
+        Box::pin(async move { Ok(this.respond(request).await) })
+    }
+}
