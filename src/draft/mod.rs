@@ -1,5 +1,7 @@
 //! Drafters: what might come next, behind one trait.
 
+pub mod neural;
+
 use std::future::Future;
 use std::pin::Pin;
 
