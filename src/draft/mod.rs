@@ -1,10 +1,12 @@
 //! Drafters: what might come next, behind one trait.
 
+mod neural;
 mod ngram;
 
 use std::future::Future;
 use std::pin::Pin;
 
+pub use neural::NeuralDrafter;
 pub use ngram::NgramDrafter;
 
 use crate::speculation::{Proposal, TokenId};

@@ -1,0 +1,77 @@
+//! What can go wrong in the model room. All of it costs speed, never an answer.
+
+use std::path::PathBuf;
+
+use crate::speculation::TokenId;
+
+/// Why the draft model could not be loaded, or could not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    /// A file of the model could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A file of the model is not what its name says.
+    #[error("{} is malformed: {reason}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The model is well formed, but of a kind that is not implemented.
+    #[error("unsupported draft model: {0}")]
+    Unsupported(String),
+    /// A tensor that the architecture needs is missing.
+    #[error("the model has no tensor {0}")]
+    MissingTensor(String),
+    /// A tensor has another shape than the configuration says.
+    #[error("tensor {name} has shape {found:?}, the configuration says {expected:?}")]
+    Shape {
+        /// The tensor's name, as in a Hugging Face folder.
+        name: String,
+        /// Rows, then columns.
+        expected: Vec<usize>,
+        /// What the file has.
+        found: Vec<usize>,
+    },
+    /// A thread could not be started.
+    #[error("cannot start the draft model's threads: {0}")]
+    Threads(String),
+    /// The model thread is gone: stopped, or dead of a panic. No later call can succeed.
+    #[error("the draft model's thread has stopped")]
+    Stopped,
+    /// The context does not fit; a shorter one would.
+    #[error("a context of {length} tokens is longer than the draft model's {limit} positions")]
+    ContextTooLong {
+        /// Tokens in the context.
+        length: usize,
+        /// Positions that the model has.
+        limit: usize,
+    },
+    /// There is nothing to continue.
+    #[error("the context is empty")]
+    EmptyContext,
+    /// The context holds an id that the draft model has no embedding for.
+    #[error("token {token} is outside the draft model's vocabulary of {vocabulary}")]
+    UnknownToken {
+        /// The offending id.
+        token: TokenId,
+        /// Ids that the model knows.
+        vocabulary: usize,
+    },
+    /// No id that may be drafted has a finite logit: the weights are broken, or no id may be drafted.
+    #[error("the draft model gave no finite logit")]
+    NoFiniteLogit,
+}
+
+impl ModelError {
+    /// Says that `path` is malformed because of `reason`.
+    pub(super) fn malformed(path: &std::path::Path, reason: impl ToString) -> Self {
+        Self::Malformed { path: path.to_owned(), reason: reason.to_string() }
+    }
+}

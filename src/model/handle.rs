@@ -1,0 +1,235 @@
+//! What the rest of the program holds of the model thread.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::error::ModelError;
+use super::llama::Llama;
+use super::options::ModelOptions;
+use super::parallel::Threads;
+use super::sample::{DraftSampling, DraftedToken};
+use super::slot::{Job, Reply, common_prefix};
+use super::weights::ModelSource;
+use super::worker::{Command, Shared, Worker};
+use crate::speculation::TokenId;
+
+/// A model in memory that does not run yet.
+pub struct LoadedModel {
+    llama: Llama,
+    options: ModelOptions,
+}
+
+/// A handle to a running model thread. The thread ends when the last handle and the last sequence are dropped.
+#[derive(Clone)]
+pub struct DraftModel {
+    commands: mpsc::Sender<Command>,
+    shared: Arc<Shared>,
+    vocabulary: usize,
+    max_positions: usize,
+}
+
+/// A rollout's place in the model. Dropping it frees the place; dropping one of its futures abandons that call.
+pub struct Sequence {
+    number: u64,
+    model: DraftModel,
+    /// The thread watches for its end; taken on drop.
+    alive: Option<Arc<()>>,
+    /// The context as the thread knows it, so that only what is new is sent.
+    known: Vec<TokenId>,
+}
+
+impl DraftModel {
+    /// Reads a model into memory. Takes seconds and blocks.
+    ///
+    /// # Errors
+    /// Anything but [`ModelError::Stopped`] and the errors of a context.
+    pub fn load(source: &ModelSource, options: &ModelOptions) -> Result<LoadedModel, ModelError> {
+        let llama = Llama::load(source, options.precision)?;
+        Ok(LoadedModel { llama, options: options.clone() })
+    }
+
+    /// Ids that the model has logits for.
+    #[must_use]
+    pub fn vocabulary_size(&self) -> usize {
+        self.vocabulary
+    }
+
+    /// The longest context, in tokens.
+    #[must_use]
+    pub fn max_positions(&self) -> usize {
+        self.max_positions
+    }
+
+    /// Sequences whose KV cache is in memory.
+    #[must_use]
+    pub fn active_sequences(&self) -> usize {
+        self.shared.active.load(Ordering::Acquire)
+    }
+
+    /// A new, empty sequence. Free until its first call.
+    #[must_use]
+    pub fn sequence(&self) -> Sequence {
+        let number = self.shared.next_sequence.fetch_add(1, Ordering::Relaxed);
+        Sequence { number, model: self.clone(), alive: Some(Arc::new(())), known: Vec::new() }
+    }
+
+    /// Ends the model thread after the pass it is in, for tests of what happens without it. Every pending and later
+    /// call gets [`ModelError::Stopped`].
+    #[doc(hidden)]
+    pub fn stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        // A full queue means that the thread is about to look anyway.
+        let _ = self.commands.try_send(Command::Wake);
+    }
+}
+
+impl LoadedModel {
+    /// Starts the model thread.
+    ///
+    /// # Errors
+    /// [`ModelError::Threads`].
+    pub fn spawn(self) -> Result<DraftModel, ModelError> {
+        let Self { llama, options } = self;
+        let shared = Arc::new(Shared::default());
+        let (commands, receiver) = mpsc::channel(options.queue.max(1));
+        let limit = options.max_positions.unwrap_or(usize::MAX);
+        let model = DraftModel {
+            commands,
+            shared: Arc::clone(&shared),
+            vocabulary: llama.config.vocabulary,
+            max_positions: llama.config.max_positions.min(limit),
+        };
+        let worker = Worker::new(llama, Threads::new(options.threads)?, &options, shared);
+        std::thread::Builder::new()
+            .name("draft-model".into())
+            .spawn(move || worker.run(receiver))
+            .map_err(|error| ModelError::Threads(error.to_string()))?;
+        Ok(model)
+    }
+}
+
+impl Sequence {
+    /// Drafts up to `sampling.length` tokens after `context`: fewer only where the model's positions end.
+    ///
+    /// What the context has in common with the last one, drafts included, is not computed again.
+    ///
+    /// # Errors
+    /// [`ModelError::EmptyContext`], [`ModelError::ContextTooLong`], [`ModelError::UnknownToken`],
+    /// [`ModelError::NoFiniteLogit`], [`ModelError::Stopped`].
+    pub async fn draft(
+        &mut self,
+        context: &[TokenId],
+        sampling: DraftSampling,
+    ) -> Result<Vec<DraftedToken>, ModelError> {
+        self.model.check_length(context)?;
+        // The last draft is never fed back, so it needs no position.
+        let length = sampling.length.min(self.model.max_positions - context.len() + 1);
+        if length == 0 {
+            return Ok(Vec::new());
+        }
+        let sampling = DraftSampling { length, ..sampling };
+        self.ask(context, |reply| Job::Draft { sampling, reply }).await
+    }
+
+    /// The logits after `context`, of the whole vocabulary.
+    ///
+    /// # Errors
+    /// As for [`Sequence::draft`].
+    pub async fn logits(&mut self, context: &[TokenId]) -> Result<Vec<f32>, ModelError> {
+        self.model.check_length(context)?;
+        self.ask(context, |reply| Job::Logits { reply }).await
+    }
+
+    /// Has `context` run through the model when it has time, so that a later draft need not. Never waits: a context
+    /// that does not fit, or a full queue, makes it do nothing.
+    pub fn prepare(&mut self, context: &[TokenId]) {
+        let Self { number, model, alive, known } = self;
+        let Some(alive) = alive else { return };
+        if let (Ok(()), Ok(permit)) = (model.check_length(context), model.commands.try_reserve())
+            && let Ok((keep, append)) = model.news(known, context)
+        {
+            let (sequence, alive) = (*number, Arc::downgrade(alive));
+            permit.send(Command::Work { sequence, alive, keep, append, job: Job::Prepare });
+            learn(known, keep, context);
+        }
+    }
+
+    async fn ask<T>(&mut self, context: &[TokenId], job: impl FnOnce(Reply<T>) -> Job) -> Result<T, ModelError> {
+        let Self { number, model, alive, known } = self;
+        let alive = alive.as_ref().map(Arc::downgrade).unwrap_or_default();
+        let (keep, append) = model.news(known, context)?;
+        let (reply, answer) = oneshot::channel();
+        let permit = model.commands.reserve().await.map_err(|_| ModelError::Stopped)?;
+        // No await between these two: `known` is what was sent, even if this future is dropped.
+        permit.send(Command::Work { sequence: *number, alive, keep, append, job: job(reply) });
+        learn(known, keep, context);
+        tokio::select! {
+            biased;
+            answer = answer => answer.unwrap_or(Err(ModelError::Stopped)),
+            // A command that was sent while the thread ended is never read.
+            () = model.commands.closed() => Err(ModelError::Stopped),
+        }
+    }
+}
+
+impl DraftModel {
+    fn check_length(&self, context: &[TokenId]) -> Result<(), ModelError> {
+        match context.len() {
+            0 => Err(ModelError::EmptyContext),
+            length if length > self.max_positions => {
+                Err(ModelError::ContextTooLong { length, limit: self.max_positions })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How much of `known` the context keeps, and what it adds.
+    fn news(&self, known: &[TokenId], context: &[TokenId]) -> Result<(usize, Vec<TokenId>), ModelError> {
+        let keep = common_prefix(known, context);
+        let append = context[keep..].to_vec();
+        match append.iter().find(|token| **token as usize >= self.vocabulary) {
+            Some(&token) => Err(ModelError::UnknownToken { token, vocabulary: self.vocabulary }),
+            None => Ok((keep, append)),
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn panic(&self) {
+        assert!(self.commands.try_send(Command::Panic).is_ok());
+    }
+}
+
+fn learn(known: &mut Vec<TokenId>, keep: usize, context: &[TokenId]) {
+    known.truncate(keep);
+    known.extend_from_slice(&context[keep..]);
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        self.alive = None;
+        // If the queue is full, the thread is awake and will see it.
+        let _ = self.model.commands.try_send(Command::Wake);
+    }
+}
+
+impl fmt::Debug for DraftModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { vocabulary, max_positions, .. } = self;
+        write!(f, "DraftModel {{ vocabulary: {vocabulary}, max_positions: {max_positions} }}")
+    }
+}
+
+impl fmt::Debug for LoadedModel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LoadedModel {{ config: {:?} }}", self.llama.config)
+    }
+}
+
+impl fmt::Debug for Sequence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Sequence {{ number: {}, tokens: {} }}", self.number, self.known.len())
+    }
+}

@@ -1,0 +1,47 @@
+//! How the draft model is held in memory and how it runs.
+
+/// How the weight matrices are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Precision {
+    /// 8-bit blocks of 32 with one scale each (llama.cpp's Q8_0); inputs are quantised likewise before each
+    /// product. A quarter of the memory traffic of [`Precision::F32`], hence about four times its speed.
+    #[default]
+    Q8_0,
+    /// 32-bit floats: the reference, for tests and comparisons.
+    F32,
+}
+
+/// Settings of a draft model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelOptions {
+    /// How the weight matrices are held.
+    pub precision: Precision,
+    /// Threads that compute, at least 1. With 1, the model thread computes alone.
+    pub threads: usize,
+    /// Sequences whose KV cache is kept, at least 1. Beyond it the least recently used idle one is dropped, and
+    /// computed again when its sequence returns.
+    pub max_sequences: usize,
+    /// Positions a sequence may have, if fewer than the model's own limit.
+    pub max_positions: Option<usize>,
+    /// Token rows in one forward pass at most, at least 1: a longer prefill is cut, so that decoding sequences
+    /// never wait for a whole prompt.
+    pub rows_per_pass: usize,
+    /// Commands that may wait for the model thread; callers wait beyond it.
+    pub queue: usize,
+    /// Seed of the thread's random numbers; the system's entropy if absent.
+    pub seed: Option<u64>,
+}
+
+impl Default for ModelOptions {
+    fn default() -> Self {
+        Self {
+            precision: Precision::Q8_0,
+            threads: 1,
+            max_sequences: 64,
+            max_positions: None,
+            rows_per_pass: 64,
+            queue: 256,
+            seed: None,
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! From a row of logits to a drafted token and the distribution it was drawn from.
+
+use rand::Rng;
+
+use super::error::ModelError;
+use crate::speculation::TokenId;
+
+/// Ids that a draft is drawn from unless told otherwise. More would cost little here, but every listed id must
+/// be matched against the target's row.
+const DEFAULT_TOP_M: usize = 32;
+
+/// How to draft.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DraftSampling {
+    /// Tokens wanted. Fewer come only where the model's positions end.
+    pub length: usize,
+    /// 0 (or anything that is not above it): the most likely token, as a point mass, the lowest id on a tie.
+    pub temperature: f64,
+    /// With a temperature: q is the softmax restricted to this many most likely ids; at least 1.
+    pub top_m: usize,
+    /// Only ids below this are drafted: the target's vocabulary, if it is smaller than the draft's.
+    pub usable_vocabulary: usize,
+}
+
+impl DraftSampling {
+    /// `length` tokens at `temperature`, from the most likely 32 ids of the whole vocabulary.
+    #[must_use]
+    pub fn new(length: usize, temperature: f64) -> Self {
+        Self { length, temperature, top_m: DEFAULT_TOP_M, usable_vocabulary: usize::MAX }
+    }
+}
+
+/// A drafted token.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DraftedToken {
+    /// The token.
+    pub token: TokenId,
+    /// The ids that it was drawn from, most likely first, with probabilities above 0 that sum to 1 within 1e-12;
+    /// `None` for a point mass (greedy).
+    pub distribution: Option<Vec<(TokenId, f64)>>,
+}
+
+/// Draws the token after a position with these logits.
+///
+/// # Errors
+/// [`ModelError::NoFiniteLogit`].
+pub(super) fn draw(logits: &[f32], sampling: &DraftSampling, rng: &mut impl Rng) -> Result<DraftedToken, ModelError> {
+    let logits = &logits[..logits.len().min(sampling.usable_vocabulary)];
+    // Written so that a NaN temperature is greedy too.
+    let samples = sampling.temperature > 0.0;
+    let top = top(logits, if samples { sampling.top_m.max(1) } else { 1 });
+    let Some(&(best, best_logit)) = top.first() else {
+        return Err(ModelError::NoFiniteLogit);
+    };
+    if !samples {
+        return Ok(DraftedToken { token: best, distribution: None });
+    }
+    let weight = |logit: f32| ((f64::from(logit) - f64::from(best_logit)) / sampling.temperature).exp();
+    let total: f64 = top.iter().map(|(_, logit)| weight(*logit)).sum();
+    let distribution: Vec<(TokenId, f64)> =
+        top.iter().map(|(id, logit)| (*id, weight(*logit) / total)).filter(|(_, q)| *q > 0.0).collect();
+    let token = invert(&distribution, rng.random()).unwrap_or(best);
+    Ok(DraftedToken { token, distribution: Some(distribution) })
+}
+
+/// The id where the cumulative probability passes `u`, which is in [0, 1). Rounding may leave the sum just below
+/// 1; what is missing belongs to the last id.
+fn invert(distribution: &[(TokenId, f64)], u: f64) -> Option<TokenId> {
+    let mut cumulative = 0.0;
+    for (id, probability) in distribution {
+        cumulative += probability;
+        if u < cumulative {
+            return Some(*id);
+        }
+    }
+    distribution.last().map(|(id, _)| *id)
+}
+
+/// The `count` largest finite logits, largest first; among equals the lowest id.
+fn top(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
+    let mut best: Vec<(TokenId, f32)> = Vec::with_capacity(count.min(logits.len()) + 1);
+    let mut threshold = f32::NEG_INFINITY;
+    for (id, &logit) in (0..).zip(logits) {
+        if logit > threshold && logit < f32::INFINITY {
+            let place = best.partition_point(|(_, other)| *other >= logit);
+            best.insert(place, (id, logit));
+            best.truncate(count);
+            if let (true, Some((_, last))) = (best.len() == count, best.last()) {
+                threshold = *last;
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::SeedableRng;
+    use rand::rngs::StdRng;
+
+    use super::*;
+
+    #[test]
+    fn greedy_takes_the_lowest_of_equal_ids_as_a_point_mass() {
+        let mut rng = StdRng::seed_from_u64(0);
+        let drafted = draw(&[0.5, 2.0, f32::NAN, 2.0], &DraftSampling::new(1, 0.0), &mut rng).unwrap();
+        assert_eq!(drafted, DraftedToken { token: 1, distribution: None });
+    }
+
+    #[test]
+    fn ids_outside_the_usable_vocabulary_are_never_drawn() {
+        let mut rng = StdRng::seed_from_u64(0);
+        let sampling = DraftSampling { usable_vocabulary: 2, ..DraftSampling::new(1, 1.0) };
+        let drafted = draw(&[0.0, 0.0, 50.0], &sampling, &mut rng).unwrap();
+        assert_eq!(drafted.distribution, Some(vec![(0, 0.5), (1, 0.5)]));
+    }
+
+    #[test]
+    fn no_finite_logit_is_an_error() {
+        let mut rng = StdRng::seed_from_u64(0);
+        for logits in [&[][..], &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]] {
+            let result = draw(logits, &DraftSampling::new(1, 1.0), &mut rng);
+            assert!(matches!(result, Err(ModelError::NoFiniteLogit)));
+        }
+    }
+
+    #[test]
+    fn draws_follow_the_reported_distribution() {
+        let logits: Vec<f32> = (0..40).map(|i| (i as f32 * 0.9).sin() * 2.0).collect();
+        let sampling = DraftSampling { top_m: 8, ..DraftSampling::new(1, 0.8) };
+        let mut rng = StdRng::seed_from_u64(11);
+        let q = draw(&logits, &sampling, &mut rng).unwrap().distribution.unwrap();
+        assert_eq!(q.len(), 8);
+        let draws = 200_000;
+        let mut counts = std::collections::HashMap::new();
+        for _ in 0..draws {
+            *counts.entry(draw(&logits, &sampling, &mut rng).unwrap().token).or_insert(0u32) += 1;
+        }
+        assert_eq!(counts.values().sum::<u32>(), draws);
+        let chi_square: f64 = q
+            .iter()
+            .map(|(id, q)| {
+                let expected = q * f64::from(draws);
+                (f64::from(counts[id]) - expected).powi(2) / expected
+            })
+            .sum();
+        // The 99.9% quantile for 7 degrees of freedom.
+        assert!(chi_square < 24.32, "χ² = {chi_square}");
+        assert!(counts.keys().all(|id| q.iter().any(|(listed, _)| listed == id)));
+    }
+
+    proptest! {
+        #[test]
+        fn q_is_the_renormalised_softmax_of_the_top(
+            logits in prop::collection::vec(-30.0f32..30.0, 1..200),
+            temperature in 0.01f64..5.0,
+            top_m in 1usize..40,
+            seed: u64,
+        ) {
+            let sampling = DraftSampling { top_m, ..DraftSampling::new(1, temperature) };
+            let drafted = draw(&logits, &sampling, &mut StdRng::seed_from_u64(seed)).unwrap();
+            let q = drafted.distribution.unwrap();
+            prop_assert!((q.iter().map(|(_, q)| q).sum::<f64>() - 1.0).abs() < 1e-12);
+            prop_assert!(q.iter().any(|(id, q)| *id == drafted.token && *q > 0.0));
+            prop_assert!(q.len() <= top_m);
+            for pair in q.windows(2) {
+                let gap = f64::from(logits[pair[0].0 as usize]) - f64::from(logits[pair[1].0 as usize]);
+                prop_assert!(gap >= 0.0);
+                if pair[1].1 > 1e-200 {
+                    prop_assert!(((pair[0].1 / pair[1].1).ln() - gap / temperature).abs() < 1e-6);
+                }
+            }
+        }
+    }
+}

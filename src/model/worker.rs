@@ -1,0 +1,160 @@
+//! The model thread: owner of the weights, every cache and the random numbers.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::sync::mpsc;
+
+use super::forward::Scratch;
+use super::llama::Llama;
+use super::options::ModelOptions;
+use super::parallel::Threads;
+use super::sample::draw;
+use super::slot::{Job, Slot, Slots, Work};
+use crate::speculation::TokenId;
+
+/// What handles tell the thread.
+pub(super) enum Command {
+    /// A sequence's context and what it wants next.
+    Work { sequence: u64, alive: Weak<()>, keep: usize, append: Vec<TokenId>, job: Job },
+    /// A sequence was dropped, or the thread was told to stop: look around.
+    Wake,
+    /// A fault, for the test that nothing hangs after one.
+    #[cfg(test)]
+    Panic,
+}
+
+/// What the thread and its handles share.
+#[derive(Default)]
+pub(super) struct Shared {
+    /// Sequences that hold a cache.
+    pub(super) active: AtomicUsize,
+    /// Set once, to end the thread.
+    pub(super) stop: AtomicBool,
+    /// The next sequence's number.
+    pub(super) next_sequence: AtomicU64,
+}
+
+/// The thread's state.
+pub(super) struct Worker {
+    llama: Llama,
+    threads: Threads,
+    rows_per_pass: usize,
+    slots: Slots,
+    scratch: Scratch,
+    rng: StdRng,
+    shared: Arc<Shared>,
+}
+
+/// Says so when the thread dies of a panic.
+struct Obituary;
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("the draft model's thread panicked; rollouts go on without it");
+        }
+    }
+}
+
+impl Worker {
+    pub(super) fn new(llama: Llama, threads: Threads, options: &ModelOptions, shared: Arc<Shared>) -> Self {
+        Self {
+            llama,
+            threads,
+            rows_per_pass: options.rows_per_pass,
+            slots: Slots::new(options.max_sequences),
+            scratch: Scratch::default(),
+            rng: options.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
+            shared,
+        }
+    }
+
+    /// Serves commands until the last handle is gone or the thread is told to stop. Whatever waits then learns of it
+    /// by its channel closing.
+    pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        let _obituary = Obituary;
+        loop {
+            if self.slots.is_idle() {
+                match commands.blocking_recv() {
+                    Some(command) => self.accept(command),
+                    None => return,
+                }
+            }
+            while let Ok(command) = commands.try_recv() {
+                self.accept(command);
+            }
+            if self.shared.stop.load(Ordering::Acquire) {
+                return;
+            }
+            self.slots.sweep();
+            self.pass();
+            self.slots.sweep();
+            self.publish();
+        }
+    }
+
+    fn accept(&mut self, command: Command) {
+        match command {
+            Command::Work { sequence, alive, keep, append, job } => {
+                self.slots.assign(sequence, alive, keep, &append, job, || self.llama.new_cache());
+            }
+            Command::Wake => {}
+            #[cfg(test)]
+            Command::Panic => panic!("asked to"),
+        }
+    }
+
+    fn publish(&self) {
+        self.shared.active.store(self.slots.resident(), Ordering::Release);
+    }
+
+    /// One forward pass, then the answers that it completes.
+    fn pass(&mut self) {
+        let plan = self.slots.plan(self.rows_per_pass);
+        self.publish();
+        if plan.is_empty() {
+            return;
+        }
+        let mut feeds: Vec<_> = self.slots.planned(&plan).map(|(slot, rows)| slot.feed(rows)).collect();
+        let asked: Vec<bool> = feeds.iter().map(|feed| feed.logits).collect();
+        let (llama, scratch) = (&self.llama, &mut self.scratch);
+        let logits = self.threads.run(|parallel| llama.forward(&mut feeds, scratch, parallel));
+        drop(feeds);
+        self.shared.active.store(self.slots.resident(), Ordering::Release);
+        let answering = self.slots.planned(&plan).zip(asked).filter(|(_, asked)| *asked);
+        for (((slot, _), _), logits) in answering.zip(logits.chunks_exact(llama.config.vocabulary)) {
+            advance(slot, logits, &mut self.rng);
+        }
+    }
+}
+
+/// Takes a step of a sequence's job, and answers when that was the last one.
+fn advance(slot: &mut Slot, logits: &[f32], rng: &mut StdRng) {
+    let Some(Work { job, drafted, .. }) = &mut slot.work else { return };
+    let failure = match job {
+        Job::Draft { sampling, .. } => match draw(logits, sampling, rng) {
+            Ok(draft) => {
+                drafted.push(draft);
+                if drafted.len() < sampling.length {
+                    return;
+                }
+                None
+            }
+            Err(error) => Some(error),
+        },
+        Job::Prepare | Job::Logits { .. } => None,
+    };
+    // An answer that nobody waits for any more is no fault.
+    match slot.work.take() {
+        Some(Work { job: Job::Draft { reply, .. }, drafted, .. }) => {
+            let _ = reply.send(failure.map_or(Ok(drafted), Err));
+        }
+        Some(Work { job: Job::Logits { reply }, .. }) => {
+            let _ = reply.send(Ok(logits.to_vec()));
+        }
+        Some(Work { job: Job::Prepare, .. }) | None => {}
+    }
+}
