@@ -1,0 +1,107 @@
+//! HTTP replies: JSON, plain text and server-sent events that can break off.
+
+use std::convert::Infallible;
+use std::io;
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::CONTENT_TYPE;
+use http::{Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+use super::activity::Running;
+use super::config::FakeConfig;
+use super::error::ApiError;
+use super::faults::Hang;
+
+/// The body of every reply. An error in it closes the connection.
+pub type Body = UnsyncBoxBody<Bytes, io::Error>;
+
+/// A reply of `status` with `body`.
+pub fn text(status: StatusCode, body: impl Into<Bytes>, content_type: &str) -> Response<Body> {
+    let body = Full::new(body.into()).map_err(|never: Infallible| match never {}).boxed_unsync();
+    Response::builder().status(status).header(CONTENT_TYPE, content_type).body(body).unwrap()
+}
+
+/// A JSON reply.
+pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
+    text(status, body.to_string(), "application/json")
+}
+
+/// The reply to a refused request.
+pub fn error(error: &ApiError, config: &FakeConfig) -> Response<Body> {
+    json(error.status, &error.body(config))
+}
+
+/// Where a stream of server-sent events goes wrong.
+#[derive(Debug, Clone, Default)]
+pub struct StreamFault {
+    /// Chunks after which the connection closes.
+    pub cut_after: Option<usize>,
+    /// Chunks after which the stream waits for the test.
+    pub hang_after: Option<(usize, Hang)>,
+}
+
+/// The writing end of a stream of events.
+pub struct Events {
+    sender: mpsc::Sender<io::Result<Bytes>>,
+    sent: usize,
+    fault: StreamFault,
+}
+
+/// The stream has ended early: the client has gone, or a fault closed the connection.
+pub struct Closed;
+
+impl Events {
+    /// Sends one event.
+    ///
+    /// # Errors
+    /// Where nobody reads any more.
+    pub async fn send(&mut self, data: &str) -> Result<(), Closed> {
+        if self.fault.cut_after == Some(self.sent) {
+            // An error of the body makes hyper drop the connection without the final chunk, and with it whatever is
+            // not flushed: so let it flush first.
+            tokio::task::yield_now().await;
+            let cut = io::Error::new(io::ErrorKind::ConnectionAborted, "the fake cuts the stream");
+            self.sender.send(Err(cut)).await.map_err(|_| Closed)?;
+            return Err(Closed);
+        }
+        if let Some((after, hang)) = &self.fault.hang_after
+            && *after == self.sent
+        {
+            hang.hold().await;
+        }
+        self.sent += 1;
+        self.sender.send(Ok(Bytes::from(format!("data: {data}\n\n")))).await.map_err(|_| Closed)
+    }
+}
+
+/// A reply of server-sent events that `write` produces, lazily: it runs only as far as the client reads, and is dropped
+/// with the connection. `running` ends when `write` has returned.
+pub fn events<W, F>(fault: StreamFault, running: Option<Running>, write: W) -> Response<Body>
+where
+    W: FnOnce(Events) -> F,
+    F: Future<Output = Result<(), Closed>> + Send + 'static,
+{
+    let (sender, mut receiver) = mpsc::channel(1);
+    let writer = Box::pin(write(Events { sender, sent: 0, fault }));
+    let mut writer = Some((writer, running));
+    let frames = stream::poll_fn(move |cx| {
+        if let Some((future, running)) = &mut writer
+            && future.as_mut().poll(cx).is_ready()
+        {
+            if let Some(running) = running.take() {
+                running.finish();
+            }
+            writer = None;
+        }
+        receiver.poll_recv(cx).map(|received| received.map(|bytes| bytes.map(Frame::data)))
+    });
+    let body = StreamBody::new(frames).boxed_unsync();
+    let headers = Response::builder().header(CONTENT_TYPE, "text/event-stream; charset=utf-8");
+    headers.header("cache-control", "no-cache").body(body).unwrap()
+}

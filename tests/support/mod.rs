@@ -1,0 +1,5 @@
+//! What the integration tests share: a fake vLLM whose probabilities are known in closed form, and the statistics that
+//! judge whether a sample came from them.
+
+pub mod fake_vllm;
+pub mod stats;
