@@ -1,2 +1,7 @@
 //! The `sidedraft` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sidedraft::cli::main()
+}

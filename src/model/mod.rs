@@ -31,4 +31,4 @@ pub use error::ModelError;
 pub use handle::{DraftModel, LoadedModel, Sequence};
 pub use options::{ModelOptions, Precision};
 pub use sample::{DraftSampling, DraftedToken};
-pub use weights::ModelSource;
+pub use weights::{ModelSource, gguf_vocabulary};

@@ -102,22 +102,38 @@ pub enum EndToken {
 
 #[derive(Deserialize)]
 struct Models {
-    data: Vec<Model>,
+    data: Vec<ServedModel>,
 }
 
-#[derive(Deserialize)]
-struct Model {
-    id: String,
+/// A model as `/v1/models` lists it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ServedModel {
+    /// The name by which requests call it.
+    pub id: String,
+    /// Its folder or hub name on the server.
     #[serde(default)]
-    root: Option<String>,
+    pub root: Option<String>,
+    /// The longest context.
     #[serde(default)]
-    max_model_len: Option<usize>,
+    pub max_model_len: Option<usize>,
 }
 
 impl Upstream {
     /// Whether the server says that it can serve.
     pub async fn is_healthy(&self) -> bool {
         self.get("/health").await.is_ok()
+    }
+
+    /// The model that the server serves, or the first of them.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or serves none.
+    pub async fn served_model(&self) -> Result<ServedModel, UpstreamError> {
+        const PATH: &str = "/v1/models";
+        let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
+        let models: Models =
+            serde_json::from_slice(&self.get(PATH).await?).map_err(|error| protocol(error.to_string()))?;
+        models.data.into_iter().next().ok_or_else(|| protocol("no model is served".to_owned()))
     }
 
     /// Finds out what the server can do. `special_tokens` are the ids that may end a sequence.
@@ -129,13 +145,7 @@ impl Upstream {
     pub async fn probe(&self, special_tokens: &[u32]) -> Result<Capabilities, UpstreamError> {
         let version = self.get("/version").await.ok().and_then(|body| serde_json::from_slice(&body).ok());
         let version: BTreeMap<String, serde_json::Value> = version.unwrap_or_default();
-        let models: Models = serde_json::from_slice(&self.get("/v1/models").await?)
-            .map_err(|error| UpstreamError::Protocol { path: "/v1/models", reason: error.to_string() })?;
-        let model = models
-            .data
-            .into_iter()
-            .next()
-            .ok_or_else(|| UpstreamError::Protocol { path: "/v1/models", reason: "no model is served".to_owned() })?;
+        let model = self.served_model().await?;
         let max_model_len = model.max_model_len.unwrap_or(usize::MAX);
         let origin = self.own_origin(Some(model.id.clone()));
         let prompt = self.probe_prompt(&origin, max_model_len).await?;
@@ -195,13 +205,7 @@ impl Upstream {
             return Ok(false);
         }
         let ask = async |temperature| {
-            let sampling = SamplingFields {
-                temperature: Some(temperature),
-                top_p: Some(1.0),
-                top_k: Some(0),
-                min_p: Some(0.0),
-                repetition_penalty: Some(1.0),
-            };
+            let sampling = SamplingFields { temperature: Some(temperature), ..SamplingFields::neutral() };
             let reply = self.complete(&one_token(origin, prompt, sampling, n)).await?;
             let sampled = reply.choices.into_iter().next().and_then(|choice| choice.tokens.into_iter().next());
             let mut candidates = sampled.map(|sampled| sampled.candidates).unwrap_or_default();

@@ -49,6 +49,20 @@ pub struct SamplingFields {
     pub repetition_penalty: Option<f64>,
 }
 
+impl SamplingFields {
+    /// The values that leave the distribution as it is: vLLM's own defaults, where no model brings others.
+    #[must_use]
+    pub fn neutral() -> Self {
+        Self {
+            temperature: Some(1.0),
+            top_k: Some(0),
+            top_p: Some(1.0),
+            min_p: Some(0.0),
+            repetition_penalty: Some(1.0),
+        }
+    }
+}
+
 /// A position's log-probabilities as prompt log-probabilities carry them: a map from token id to an object.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct RowMap(pub(super) Vec<Candidate>);

@@ -67,16 +67,9 @@ impl Sampler {
     ) -> Result<Scored, UpstreamError> {
         /// The lowest bias that vLLM does not clamp; e^-100 of the mass is no sample in the age of the universe.
         const BAN: f64 = -100.0;
-        let untruncated = SamplingFields {
-            temperature: Some(1.0),
-            top_k: Some(0),
-            top_p: Some(1.0),
-            min_p: Some(0.0),
-            repetition_penalty: Some(1.0),
-        };
         let bias: Vec<_> = banned.iter().map(|id| (*id, BAN)).collect();
         let call = CompletionCall {
-            sampling: Cow::Owned(untruncated),
+            sampling: Cow::Owned(SamplingFields::neutral()),
             logit_bias: &bias,
             ..call(terms, vec![Cow::Borrowed(context)], 1)
         };

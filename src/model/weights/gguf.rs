@@ -35,6 +35,18 @@ impl GgufFile {
     }
 }
 
+/// The vocabulary of the file at `path`, by id.
+///
+/// # Errors
+/// When it cannot be read or holds none.
+pub fn gguf_vocabulary(path: &Path) -> Result<Vec<String>, ModelError> {
+    let file = File::open(path).map_err(|error| read_error(path, error))?;
+    let content = Content::read(&mut BufReader::new(file)).map_err(|error| ModelError::malformed(path, error))?;
+    let tokens = content.metadata.get("tokenizer.ggml.tokens").and_then(|value| value.to_vec().ok());
+    let tokens = tokens.ok_or_else(|| ModelError::malformed(path, "no tokenizer.ggml.tokens"))?;
+    tokens.iter().map(|token| token.to_string().cloned().map_err(|error| ModelError::malformed(path, error))).collect()
+}
+
 impl TensorReader for GgufFile {
     fn read(&mut self, name: &str, shape: &[usize]) -> Result<Option<Vec<f32>>, ModelError> {
         let Some(own_name) = gguf_name(name) else { return Ok(None) };

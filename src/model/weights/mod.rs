@@ -4,6 +4,8 @@
 mod gguf;
 mod safetensors;
 
+pub use gguf::gguf_vocabulary;
+
 use std::path::{Path, PathBuf};
 
 use super::config::LlamaConfig;

@@ -1,0 +1,63 @@
+//! `sidedraft serve`.
+
+use std::future::Future;
+use std::io::Write;
+use std::sync::Arc;
+
+use anyhow::{Context, anyhow};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::api::{Sidecar, SidecarSettings, serve};
+use crate::config::ServeSettings;
+use crate::setup::Setup;
+use crate::telemetry::{Metrics, init_tracing};
+use crate::upstream::Upstream;
+
+pub(super) fn run(settings: ServeSettings) -> anyhow::Result<()> {
+    init_tracing(&settings.log, settings.log_format).map_err(|error| anyhow!("--log: {error}"))?;
+    settings.target.check().map_err(|error| anyhow!(error))?;
+    let upstream = Upstream::new(&settings.target.upstream_options())?;
+    let metrics = Metrics::register().context("cannot register metrics")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?;
+    runtime.block_on(async move {
+        let listener = TcpListener::bind(settings.listen)
+            .await
+            .with_context(|| format!("cannot listen on {}", settings.listen))?;
+        let shutdown = shutdown_signal()?;
+        announce(&listener)?;
+        let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
+        let sidecar = Sidecar::start(SidecarSettings {
+            upstream,
+            builder: Arc::new(setup),
+            metrics,
+            max_body_bytes: settings.max_body_bytes,
+        });
+        serve(sidecar, listener, shutdown, settings.drain_timeout).await;
+        Ok(())
+    })
+}
+
+/// Completes on SIGTERM or SIGINT.
+fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for SIGINT")?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    })
+}
+
+/// Says where it listens, for whoever started it with port 0.
+fn announce(listener: &TcpListener) -> anyhow::Result<()> {
+    let url = format!("http://{}", listener.local_addr().context("cannot tell the listening address")?);
+    tracing::info!(%url, "listening");
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "{}", serde_json::json!({ "listening": url })).context("cannot write to standard output")?;
+    stdout.flush().context("cannot write to standard output")
+}

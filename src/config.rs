@@ -1,0 +1,217 @@
+//! Every setting, parsed once into types.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+
+use crate::model::Precision;
+use crate::rollout::controller::Policy;
+use crate::telemetry::LogFormat;
+use crate::upstream::UpstreamOptions;
+use crate::verify::Strategy;
+
+/// Settings of `sidedraft serve`.
+#[derive(Debug, Clone, Args)]
+pub struct ServeSettings {
+    /// Where to listen. Port 0 takes a free one; the address is printed as a line of JSON on standard output
+    #[arg(long, env = "SIDEDRAFT_LISTEN", default_value = "0.0.0.0:8001", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub target: TargetSettings,
+
+    /// Tokens to draft in a round
+    #[arg(long, env = "SIDEDRAFT_DRAFT_TOKENS", default_value_t = 4, value_parser = draft_tokens, value_name = "K")]
+    pub draft_tokens: usize,
+
+    /// How to verify drafts
+    #[arg(long, env = "SIDEDRAFT_STRATEGY", default_value = "auto", value_enum)]
+    pub strategy: StrategyChoice,
+
+    /// Tokens to decode plainly when no drafter has a proposal, before asking again
+    #[arg(long, env = "SIDEDRAFT_DECODE_BURST", default_value_t = 16, value_parser = positive, value_name = "TOKENS")]
+    pub decode_burst: usize,
+
+    /// Seconds that running requests get to finish after SIGTERM
+    #[arg(long, env = "SIDEDRAFT_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
+    pub drain_timeout: Duration,
+
+    /// Requests with longer bodies are forwarded unread
+    #[arg(long, env = "SIDEDRAFT_MAX_BODY_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub max_body_bytes: usize,
+
+    /// What to log, as in RUST_LOG: error, warn, info, debug, or per module
+    #[arg(long, env = "SIDEDRAFT_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// How to write log lines
+    #[arg(long, env = "SIDEDRAFT_LOG_FORMAT", default_value = "text", value_enum)]
+    pub log_format: LogFormat,
+}
+
+/// The server and the drafters: what `serve` and `doctor` have in common.
+#[derive(Debug, Clone, Args)]
+pub struct TargetSettings {
+    /// The vLLM server, http://host:port
+    #[arg(long, env = "SIDEDRAFT_UPSTREAM", value_name = "URL")]
+    pub upstream: String,
+
+    /// API key for the sidecar's own calls: probe, health, metrics. Clients' keys are passed on for their requests
+    #[arg(long, env = "SIDEDRAFT_UPSTREAM_API_KEY", hide_env_values = true, value_name = "KEY")]
+    pub upstream_api_key: Option<String>,
+
+    /// Seconds to wait for a connection to the server
+    #[arg(long, env = "SIDEDRAFT_CONNECT_TIMEOUT", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
+    pub connect_timeout: Duration,
+
+    /// Seconds that the server may stay silent within one reply
+    #[arg(long, env = "SIDEDRAFT_READ_TIMEOUT", default_value = "600", value_parser = seconds, value_name = "SECONDS")]
+    pub read_timeout: Duration,
+
+    /// How often a call that failed for a passing reason is made again
+    #[arg(long, env = "SIDEDRAFT_RETRIES", default_value_t = 2, value_name = "COUNT")]
+    pub retries: u32,
+
+    /// The draft model: a Hugging Face folder or a GGUF file of the Llama architecture
+    #[arg(long, env = "SIDEDRAFT_DRAFT_MODEL", value_name = "PATH")]
+    pub draft_model: Option<PathBuf>,
+
+    /// How the draft model's weights are held
+    #[arg(long, env = "SIDEDRAFT_DRAFT_PRECISION", default_value = "q8_0", value_enum)]
+    pub draft_precision: PrecisionChoice,
+
+    /// Threads of the draft model
+    #[arg(long, env = "SIDEDRAFT_DRAFT_THREADS", default_value_t = 1, value_parser = positive, value_name = "COUNT")]
+    pub draft_threads: usize,
+
+    /// Who drafts: the draft model if there is one and n-grams otherwise, or as said
+    #[arg(long, env = "SIDEDRAFT_DRAFTER", default_value = "auto", value_enum)]
+    pub drafter: DrafterChoice,
+
+    /// The shortest repeated n-gram to draft from
+    #[arg(long, env = "SIDEDRAFT_NGRAM_MIN", default_value_t = 2, value_parser = positive, value_name = "TOKENS")]
+    pub ngram_min: usize,
+
+    /// The longest n-gram to look for
+    #[arg(long, env = "SIDEDRAFT_NGRAM_MAX", default_value_t = 4, value_parser = positive, value_name = "TOKENS")]
+    pub ngram_max: usize,
+
+    /// The server's tokenizer.json, or a folder that holds it; by default the draft model's, or the served model's
+    /// where its folder can be read here. It is compared with the server's own before use
+    #[arg(long, env = "SIDEDRAFT_TOKENIZER", value_name = "PATH")]
+    pub tokenizer: Option<PathBuf>,
+
+    /// Take vLLM's neutral values for sampling parameters that a request leaves out, where the server does not tell
+    /// its own defaults. Right for servers started with --generation-config vllm, and for models without one
+    #[arg(long, env = "SIDEDRAFT_ASSUME_NEUTRAL_DEFAULTS")]
+    pub assume_neutral_defaults: bool,
+}
+
+/// Who drafts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DrafterChoice {
+    /// The draft model if there is one, n-grams otherwise.
+    Auto,
+    /// The draft model.
+    Neural,
+    /// Prompt lookup.
+    Ngram,
+    /// Nobody: everything is forwarded.
+    Off,
+}
+
+/// How to verify.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StrategyChoice {
+    /// The best that the server has.
+    Auto,
+    /// Prompt log-probabilities of the uncached suffix (/inference/v1/generate).
+    CachedSuffix,
+    /// Prompt log-probabilities of the whole context (/v1/completions).
+    PromptLogprobs,
+    /// A sample after each draft (/v1/completions).
+    FanOut,
+}
+
+/// How weights are held.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionChoice {
+    /// 8-bit blocks.
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// 32-bit floats.
+    F32,
+}
+
+impl TargetSettings {
+    /// How to reach the server.
+    #[must_use]
+    pub fn upstream_options(&self) -> UpstreamOptions {
+        UpstreamOptions {
+            url: self.upstream.clone(),
+            api_key: self.upstream_api_key.clone(),
+            connect_timeout: self.connect_timeout,
+            read_timeout: self.read_timeout,
+            retries: self.retries,
+        }
+    }
+
+    /// How the draft model's weights are held.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        match self.draft_precision {
+            PrecisionChoice::Q8_0 => Precision::Q8_0,
+            PrecisionChoice::F32 => Precision::F32,
+        }
+    }
+
+    /// Settings that contradict each other, in one line.
+    ///
+    /// # Errors
+    /// The line.
+    pub fn check(&self) -> Result<(), String> {
+        if self.drafter == DrafterChoice::Neural && self.draft_model.is_none() {
+            return Err("--drafter neural needs --draft-model".to_owned());
+        }
+        if self.ngram_min > self.ngram_max {
+            return Err(format!("--ngram-min {} is larger than --ngram-max {}", self.ngram_min, self.ngram_max));
+        }
+        Ok(())
+    }
+}
+
+impl ServeSettings {
+    /// When to draft how much.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        let strategy = match self.strategy {
+            StrategyChoice::Auto => None,
+            StrategyChoice::CachedSuffix => Some(Strategy::CachedSuffix),
+            StrategyChoice::PromptLogprobs => Some(Strategy::PromptLogprobs),
+            StrategyChoice::FanOut => Some(Strategy::FanOut),
+        };
+        Policy { draft_tokens: self.draft_tokens, strategy, decode_burst: self.decode_burst, ..Policy::default() }
+    }
+}
+
+fn positive(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(_) => Err("not a whole number".to_owned()),
+    }
+}
+
+fn draft_tokens(text: &str) -> Result<usize, String> {
+    /// A verification of more would cost more than it could ever bring.
+    const MOST: usize = 64;
+    positive(text).and_then(|count| if count <= MOST { Ok(count) } else { Err(format!("must be at most {MOST}")) })
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}

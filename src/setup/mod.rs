@@ -1,0 +1,194 @@
+//! Puts the rooms together for one server: tokenizer, draft model, probe, engine.
+
+mod drafters;
+mod vocabulary;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::sync::OnceCell;
+
+pub use drafters::{DraftModelError, Factory, load_draft_model};
+pub use vocabulary::{compare_with_draft, compare_with_server};
+
+use crate::api::readiness::BuildFuture;
+use crate::api::{EngineBuilder, Readiness};
+use crate::config::{DrafterChoice, TargetSettings};
+use crate::model::DraftModel;
+use crate::rollout::controller::Policy;
+use crate::rollout::{Engine, EngineSettings};
+use crate::speculation::{AcceptanceRule, Lossless};
+use crate::telemetry::Metrics;
+use crate::text::Tokenizer;
+use crate::upstream::{Capabilities, SamplingFields, Upstream, UpstreamError};
+
+/// Makes engines as the settings say.
+pub struct Setup {
+    settings: TargetSettings,
+    policy: Policy,
+    upstream: Upstream,
+    metrics: Metrics,
+    rule: Arc<dyn AcceptanceRule>,
+    draft_model: OnceCell<Option<DraftModel>>,
+}
+
+impl Setup {
+    /// A set-up of the lossless rule.
+    #[must_use]
+    pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
+        let rule = Arc::new(Lossless);
+        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new() }
+    }
+
+    /// The same with another rule of acceptance, by which a test shows that a wrong one is noticed.
+    #[must_use]
+    pub fn with_rule(self, rule: Arc<dyn AcceptanceRule>) -> Self {
+        Self { rule, ..self }
+    }
+
+    /// The same with a draft model that runs already.
+    #[must_use]
+    pub fn with_draft_model(self, model: DraftModel) -> Self {
+        Self { draft_model: OnceCell::new_with(Some(Some(model))), ..self }
+    }
+
+    /// The draft model, loaded at the first call; none if there is to be none or it cannot be had, which is counted.
+    async fn draft_model(&self) -> Option<DraftModel> {
+        let wanted = matches!(self.settings.drafter, DrafterChoice::Auto | DrafterChoice::Neural);
+        let path = self.settings.draft_model.as_deref().filter(|_| wanted);
+        let model = self.draft_model.get_or_init(|| async {
+            match load_draft_model(path?, &self.settings).await {
+                Ok(model) => Some(model),
+                Err(error) => {
+                    tracing::error!(%error, "going on without the draft model");
+                    self.metrics.draft.availability("neural", Some("load"));
+                    None
+                }
+            }
+        });
+        model.await.clone()
+    }
+
+    /// The drafters that fit the target's vocabulary.
+    async fn factory(&self, tokenizer: &Tokenizer) -> Factory {
+        let mut factory = Factory::default();
+        if let Some(model) = self.draft_model().await {
+            let path = self.settings.draft_model.as_deref();
+            match path.map_or(Ok(()), |path| compare_with_draft(tokenizer, path)) {
+                Ok(()) => {
+                    self.metrics.draft.availability("neural", None);
+                    factory.neural = Some((model, tokenizer.vocabulary_size()));
+                }
+                Err(difference) => {
+                    tracing::error!(%difference, "the draft model's vocabulary is not the target's: not used");
+                    self.metrics.draft.availability("neural", Some("vocabulary"));
+                }
+            }
+        }
+        let ngram = match self.settings.drafter {
+            DrafterChoice::Auto => factory.neural.is_none(),
+            DrafterChoice::Ngram => true,
+            DrafterChoice::Neural | DrafterChoice::Off => false,
+        };
+        if ngram {
+            self.metrics.draft.availability("ngram", None);
+            factory.ngram = Some((self.settings.ngram_min, self.settings.ngram_max));
+        }
+        factory
+    }
+
+    async fn readiness(&self) -> Result<Readiness, UpstreamError> {
+        if self.settings.drafter == DrafterChoice::Off {
+            return Ok(Readiness::ForwardOnly("no_drafter"));
+        }
+        let (tokenizer, capabilities) = match examine(&self.upstream, &self.settings).await? {
+            Examined::Known { tokenizer, capabilities } => (tokenizer, capabilities),
+            Examined::NoTokenizer(reason) => {
+                tracing::error!(%reason, "no usable tokenizer: forwarding everything");
+                return Ok(Readiness::ForwardOnly("tokenizer"));
+            }
+        };
+        let factory = self.factory(&tokenizer).await;
+        if factory.neural.is_none() && factory.ngram.is_none() {
+            return Ok(Readiness::ForwardOnly("no_drafter"));
+        }
+        tracing::info!(
+            model = %capabilities.model,
+            version = capabilities.version.as_deref().unwrap_or("unknown"),
+            generate = ?capabilities.generate,
+            raw_logprobs = capabilities.raw_logprobs,
+            max_logprobs = capabilities.max_logprobs,
+            defaults_known = capabilities.defaults.is_some(),
+            neural = factory.neural.is_some(),
+            ngram = factory.ngram.is_some(),
+            "ready"
+        );
+        Ok(Readiness::Ready(Engine::new(EngineSettings {
+            upstream: self.upstream.clone(),
+            capabilities: Arc::new(capabilities),
+            tokenizer,
+            drafters: Arc::new(factory),
+            policy: self.policy,
+            rule: Arc::clone(&self.rule),
+            metrics: self.metrics.clone(),
+        })))
+    }
+}
+
+impl EngineBuilder for Setup {
+    fn build(&self) -> BuildFuture<'_> {
+        Box::pin(self.readiness())
+    }
+}
+
+/// What is known of a server.
+pub enum Examined {
+    /// All there is to know.
+    Known {
+        /// Its tokenizer.
+        tokenizer: Tokenizer,
+        /// What it can do.
+        capabilities: Capabilities,
+    },
+    /// Without its tokenizer nothing can be turned into text.
+    NoTokenizer(String),
+}
+
+/// Finds the server's tokenizer and what the server can do.
+///
+/// # Errors
+/// When the server cannot be reached or refuses ordinary requests.
+pub async fn examine(upstream: &Upstream, settings: &TargetSettings) -> Result<Examined, UpstreamError> {
+    let model = upstream.served_model().await?;
+    let tokenizer = match find_tokenizer(settings, model.root.as_deref()) {
+        Ok(tokenizer) => tokenizer,
+        Err(reason) => return Ok(Examined::NoTokenizer(reason)),
+    };
+    if let Err(difference) = compare_with_server(&tokenizer, upstream, &model.id).await? {
+        return Ok(Examined::NoTokenizer(format!("the tokenizer is not the server's: {difference}")));
+    }
+    let mut capabilities = upstream.probe(&tokenizer.special_tokens()).await?;
+    if settings.assume_neutral_defaults && capabilities.defaults.is_none() {
+        capabilities.defaults = Some(SamplingFields::neutral());
+    }
+    Ok(Examined::Known { tokenizer, capabilities })
+}
+
+/// The tokenizer that the settings name, or the draft model's, or the served model's own.
+fn find_tokenizer(settings: &TargetSettings, root: Option<&str>) -> Result<Tokenizer, String> {
+    if let Some(path) = &settings.tokenizer {
+        return Tokenizer::load(path).map_err(|error| error.to_string());
+    }
+    let beside_draft = settings.draft_model.as_deref().map(|path| if path.is_dir() { path } else { parent(path) });
+    let served = root.map(Path::new);
+    for folder in [beside_draft, served].into_iter().flatten() {
+        if folder.join("tokenizer.json").is_file() {
+            return Tokenizer::load(folder).map_err(|error| error.to_string());
+        }
+    }
+    Err("none found beside the draft model or in the served model's folder: name it with --tokenizer".to_owned())
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new("."))
+}
