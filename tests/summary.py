@@ -4,7 +4,7 @@
 usage: summary.py JUNIT.xml
 
 Prints a line for each kind of test and one for all. Exits with 1 if a test failed, or if a kind
-has no tests: a suite that was skipped whole must not look like one that passed.
+ran none: a suite that was skipped whole must not look like one that passed.
 """
 
 import sys
@@ -29,9 +29,9 @@ def main() -> int:
     counts = count(Path(sys.argv[1]))
     for kind in counts:
         print(f"{kind}: {described(counts[kind])}")
-    missing = [kind for kind, outcomes in counts.items() if not outcomes.total()]
+    missing = [kind for kind, outcomes in counts.items() if not outcomes["passed"] + outcomes["failed"]]
     if missing:
-        print(f"no tests at all: {', '.join(missing)}")
+        print(f"no test ran: {', '.join(missing)}")
     total = sum(counts.values(), Counter())
     print(f"{total['passed']} passed, {total['failed']} failed")
     return 1 if total["failed"] or missing else 0
