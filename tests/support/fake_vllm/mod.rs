@@ -7,6 +7,7 @@
 mod activity;
 mod cache;
 mod chat;
+mod completion_logprobs;
 mod completions;
 mod config;
 mod distribution;
@@ -18,6 +19,8 @@ mod info;
 mod language;
 mod logprobs;
 mod params;
+mod prompt;
+mod render;
 mod reply;
 mod sequence;
 mod server;
