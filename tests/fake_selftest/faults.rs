@@ -68,11 +68,11 @@ async fn a_hanging_request_goes_on_when_it_is_released() {
     assert_eq!((reply.0, fake.running()), (StatusCode::OK, 0));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn latency_is_on_tokios_clock() {
     let fake = FakeVllm::start_default().await;
-    fake.set_latency(Duration::from_millis(3), Duration::from_millis(2));
+    fake.set_latency(Duration::from_secs(30), Duration::from_secs(20));
     let before = tokio::time::Instant::now();
     ok(&fake, COMPLETIONS, json!({"prompt": [1], "max_tokens": 4, "ignore_eos": true})).await;
-    assert!(before.elapsed() >= Duration::from_millis(3 + 4 * 2));
+    assert!(before.elapsed() >= Duration::from_secs(30 + 4 * 20));
 }

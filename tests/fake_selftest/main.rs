@@ -10,6 +10,7 @@ mod faults;
 mod lifecycle;
 mod limits;
 mod profiles;
+mod shapes;
 mod statistics;
 mod streams;
 mod text;
