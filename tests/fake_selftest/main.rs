@@ -3,3 +3,46 @@
 
 #[path = "../support/mod.rs"]
 mod support;
+
+mod cached_rows;
+mod distribution;
+mod faults;
+mod lifecycle;
+mod limits;
+mod profiles;
+mod shapes;
+mod statistics;
+mod streams;
+mod text;
+mod weights;
+
+use http::StatusCode;
+use serde_json::Value;
+use support::fake_vllm::FakeVllm;
+
+const COMPLETIONS: &str = "/v1/completions";
+const GENERATE: &str = "/inference/v1/generate";
+
+/// Posts `body` to `path`; the body of the reply is null where it is not JSON.
+async fn post(fake: &FakeVllm, path: &str, body: &Value) -> (StatusCode, Value) {
+    let reply = reqwest::Client::new().post(fake.url() + path).json(body).send().await.unwrap();
+    let status = reply.status();
+    (status, serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or(Value::Null))
+}
+
+/// The reply to a request that must succeed.
+async fn ok(fake: &FakeVllm, path: &str, body: Value) -> Value {
+    let (status, reply) = post(fake, path, &body).await;
+    assert_eq!(status, StatusCode::OK, "{reply}");
+    reply
+}
+
+async fn get(fake: &FakeVllm, path: &str) -> (StatusCode, String) {
+    let reply = reqwest::get(fake.url() + path).await.unwrap();
+    (reply.status(), reply.text().await.unwrap())
+}
+
+/// `len` ids that spell no particular text, different for each `salt`.
+fn ids(len: usize, salt: usize) -> Vec<u32> {
+    (0..len).map(|i| u32::try_from((i * 7 + salt * 13 + i * i) % 40).unwrap()).collect()
+}

@@ -32,7 +32,7 @@ pub async fn complete(
         return Err(validate::wrong_type("messages"));
     }
     let prompt = engine.codec.encode(&render_chat(body));
-    validate::check_prompt(config, &prompt)?;
+    validate::check_engine_prompt(config, &prompt)?;
     // Chat's own `logprobs` is a boolean, and its replies here have none.
     let mut fields = body.clone();
     fields["logprobs"] = Value::Null;

@@ -7,14 +7,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::activity::Running;
+use super::completion_logprobs::Naming;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::faults::Faults;
-use super::logprobs::{Row, floor};
+use super::logprobs::Row;
 use super::params::{ParamFields, SamplingParams};
+use super::prompt::{Prompt, prompts};
 use super::reply::{self, Body, Closed, Events, StreamFault};
 use super::sequence::{Finish, Sequence};
-use super::validate::{self, check_model, check_prompt};
+use super::validate::{self, check_ids, check_model};
 use super::wire::{self, StreamOptions};
 
 /// What a request says besides its sampling parameters.
@@ -31,12 +33,6 @@ pub struct CompletionFields {
     pub return_tokens_as_token_ids: Option<bool>,
     pub cache_salt: Option<String>,
     pub request_id: Option<String>,
-}
-
-/// One prompt of a request: its ids, and the text that `echo` returns.
-struct Prompt {
-    ids: Vec<u32>,
-    text: String,
 }
 
 /// A checked request with its sequences, prompt by prompt.
@@ -87,6 +83,9 @@ pub async fn complete(
 impl Job {
     fn new(engine: &Arc<Engine>, body: &Value) -> Result<Self, ApiError> {
         let config = &engine.config;
+        if body.get("n") == Some(&Value::Null) {
+            return Err(validate::wrong_type("n"));
+        }
         let fields: CompletionFields = validate::parse(body)?;
         let sampling: ParamFields = validate::parse(body)?;
         let n = sampling.n;
@@ -97,7 +96,7 @@ impl Job {
             return Err(ApiError { param: Some("n".into()), ..ApiError::bad_request("Only n=1 is supported.") });
         }
         for prompt in &prompts {
-            check_prompt(config, &prompt.ids)?;
+            check_ids(config, &prompt.ids)?;
         }
 
         let echo = fields.echo == Some(true);
@@ -137,7 +136,7 @@ impl Job {
             choices.push(json!({
                 "index": index,
                 "text": self.echoed_text(prompt, true) + if self.prompt_only { "" } else { &sequence.text },
-                "logprobs": self.logprobs_from(prompt, sequence, 0, rows.as_deref(), true),
+                "logprobs": self.logprobs_from(prompt, sequence, &mut Sent::default(), rows.as_deref(), true),
                 "finish_reason": sequence.finish.as_ref().map(Finish::reason),
                 "stop_reason": sequence.finish.as_ref().map(Finish::stop_reason),
                 "token_ids": self.returns_ids().then_some(&sequence.output),
@@ -148,7 +147,8 @@ impl Job {
         }
         let mut body = self.envelope(choices);
         body["usage"] = self.usage(sequences, true);
-        for absent in ["service_tier", "system_fingerprint", "kv_transfer_params", "ec_transfer_params", "metrics"] {
+        body["system_fingerprint"] = json!(wire::fingerprint(&self.engine.config));
+        for absent in ["service_tier", "kv_transfer_params", "ec_transfer_params", "metrics"] {
             body[absent] = Value::Null;
         }
         Ok(body)
@@ -167,20 +167,27 @@ impl Job {
                 if sequence.finish.is_none() && sent[index].tokens > 0 && waiting < interval {
                     continue;
                 }
-                let chunk = self.chunk(index, sequence, &mut sent[index], options.continuous_usage_stats);
+                let mut chunk = self.chunk(index, sequence, &mut sent[index]);
+                if options.include_usage && options.continuous_usage_stats == Some(true) {
+                    chunk["usage"] = wire::usage_counts(sequence.prompt.len(), sequence.output.len());
+                }
+                if !options.include_usage && sequence.finish.is_some() {
+                    chunk["system_fingerprint"] = json!(wire::fingerprint(&self.engine.config));
+                }
                 events.send(&chunk.to_string()).await?;
             }
         }
         if options.include_usage {
             let mut last = self.envelope(Vec::new());
             last["usage"] = self.usage(&sequences, false);
+            last["system_fingerprint"] = json!(wire::fingerprint(&self.engine.config));
             events.send(&last.to_string()).await?;
         }
         Ok(())
     }
 
     /// The next chunk of one choice. It says `null` where a non-streaming reply would say something only at the end.
-    fn chunk(&self, index: usize, sequence: &Sequence, sent: &mut Sent, with_usage: Option<bool>) -> Value {
+    fn chunk(&self, index: usize, sequence: &Sequence, sent: &mut Sent) -> Value {
         let first = sent.tokens == 0;
         let prompt = &self.prompts[index / self.params.n];
         let echoed = (first && self.fields.echo == Some(true) && self.params.prompt_logprobs.is_some())
@@ -189,19 +196,16 @@ impl Job {
         let visible = visible(sequence).max(sent.text);
         let delta = if self.prompt_only { "" } else { &sequence.text[sent.text..visible] };
         let prompt_ids = first && (self.returns_ids() || self.fields.echo == Some(true));
-        let mut chunk = self.envelope(vec![json!({
+        let chunk = self.envelope(vec![json!({
             "index": index,
             "text": self.echoed_text(prompt, first) + delta,
-            "logprobs": self.logprobs_from(prompt, sequence, sent.tokens, echoed.as_deref(), first),
+            "logprobs": self.logprobs_from(prompt, sequence, sent, echoed.as_deref(), first),
             "finish_reason": sequence.finish.as_ref().map(Finish::reason),
             "stop_reason": sequence.finish.as_ref().map(Finish::stop_reason),
             "prompt_token_ids": prompt_ids.then_some(&prompt.ids),
             "token_ids": self.returns_ids().then(|| &sequence.output[sent.tokens..]),
         })]);
-        if with_usage == Some(true) {
-            chunk["usage"] = wire::usage_counts(prompt.ids.len(), sequence.output.len());
-        }
-        *sent = Sent { tokens: sequence.output.len(), text: visible };
+        *sent = Sent { tokens: sequence.output.len(), text: visible, offset: sent.offset };
         chunk
     }
 
@@ -211,16 +215,17 @@ impl Job {
         if echoed { prompt.text.clone() } else { String::new() }
     }
 
-    /// Logprobs from output token `from` on, after the prompt's where it is echoed and this is the `first` part.
+    /// Logprobs of what the client does not have, after the prompt's where it is echoed and this is the `first` part.
     fn logprobs_from(
         &self,
         prompt: &Prompt,
         sequence: &Sequence,
-        from: usize,
+        sent: &mut Sent,
         prompt_rows: Option<&[Option<Row>]>,
         first: bool,
     ) -> Option<Value> {
         self.params.logprobs?;
+        let from = sent.tokens;
         let echoed = first && self.fields.echo == Some(true);
         let (mut ids, mut rows) = (Vec::new(), Vec::new());
         if echoed {
@@ -232,33 +237,11 @@ impl Job {
             rows.extend(sequence.rows.iter().skip(from).cloned().map(Some));
         }
         let before = if echoed { &[] } else { &sequence.output[..from] };
-        Some(self.logprobs(before, &ids, &rows))
-    }
-
-    /// The four parallel lists of OpenAI's completion logprobs.
-    fn logprobs(&self, before: &[u32], ids: &[u32], rows: &[Option<Row>]) -> Value {
         let as_ids = self.fields.return_tokens_as_token_ids == Some(true);
-        let name = |position: usize, id: u32| {
-            if as_ids {
-                return format!("token_id:{id}");
-            }
-            self.engine.codec.decoded_token(&[before, &ids[..position]].concat(), id)
-        };
-        let (mut tokens, mut values, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let mut offset = 0;
-        for (position, &id) in ids.iter().enumerate() {
-            let token = name(position, id);
-            offsets.push(offset);
-            offset += token.chars().count();
-            tokens.push(token);
-            let row = rows.get(position).and_then(Option::as_ref);
-            values.push(row.map(|row| floor(row.0[0].logprob)));
-            tops.push(row.map(|row| {
-                let top = row.0.iter().map(|entry| (name(position, entry.id), json!(floor(entry.logprob))));
-                top.collect::<serde_json::Map<_, _>>()
-            }));
-        }
-        json!({"text_offset": offsets, "token_logprobs": values, "tokens": tokens, "top_logprobs": tops})
+        let naming = Naming { codec: &self.engine.codec, as_ids, offset: sent.offset };
+        let (logprobs, offset) = naming.logprobs(before, &ids, &rows);
+        sent.offset = offset;
+        Some(logprobs)
     }
 
     fn envelope(&self, choices: Vec<Value>) -> Value {
@@ -277,11 +260,12 @@ impl Job {
     }
 }
 
-/// How much of a sequence its client has: tokens, and bytes of text.
+/// How much of a sequence its client has: tokens, bytes of text, and the offset of the next token's name.
 #[derive(Debug, Clone, Default)]
 struct Sent {
     tokens: usize,
     text: usize,
+    offset: usize,
 }
 
 /// Bytes of text that may be shown: what could be the beginning of a stop string is held back.
@@ -292,26 +276,4 @@ fn visible(sequence: &Sequence) -> usize {
     }
     let hold = params.stop.iter().map(|stop| stop.chars().count()).max().map_or(0, |longest| longest - 1);
     sequence.text.char_indices().rev().take(hold).last().map_or(sequence.text.len(), |(at, _)| at)
-}
-
-/// The prompts of a request: a text, a list of ids, or a list of either.
-fn prompts(engine: &Engine, prompt: &Value) -> Result<Vec<Prompt>, ApiError> {
-    let one = |value: &Value| match value {
-        Value::String(text) => Ok(Prompt { ids: engine.codec.encode(text), text: text.clone() }),
-        Value::Array(ids) => {
-            let ids = ids.iter().map(|id| id.as_u64().and_then(|id| u32::try_from(id).ok()));
-            let ids: Vec<u32> = ids.collect::<Option<_>>().ok_or_else(|| validate::wrong_type("prompt"))?;
-            Ok(Prompt { text: engine.codec.decode(&ids, false), ids })
-        }
-        _ => Err(validate::wrong_type("prompt")),
-    };
-    match prompt {
-        Value::Array(list) if list.first().is_some_and(|first| !first.is_number()) => {
-            if engine.config.is_rust_frontend() {
-                return Err(ApiError::bad_request("Only a single prompt is supported."));
-            }
-            list.iter().map(one).collect()
-        }
-        other => Ok(vec![one(other)?]),
-    }
 }

@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 
 use super::config::{FakeConfig, Version};
 
+/// The kind of error whose body is the web framework's own.
+const NO_ROUTE: &str = "no route";
+
 /// A request the server refuses.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
@@ -38,7 +41,7 @@ impl ApiError {
     /// A route that does not exist.
     #[must_use]
     pub fn not_found() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "Not Found", "Not Found")
+        Self::new(StatusCode::NOT_FOUND, NO_ROUTE, "Not Found")
     }
 
     /// The JSON body, in the shape of the server's version and frontend.
@@ -46,6 +49,9 @@ impl ApiError {
     pub fn body(&self, config: &FakeConfig) -> Value {
         let Self { status, kind, message, param } = self;
         let code = status.as_u16();
+        if self.kind == NO_ROUTE {
+            return json!({"detail": message});
+        }
         if config.is_rust_frontend() {
             let kind = match code {
                 404 => "model_not_found",

@@ -41,7 +41,7 @@ pub async fn generate(engine: &Arc<Engine>, faults: &Faults, body: &Value) -> Re
     let fields: GenerateFields = validate::parse(body)?;
     let sampling: ParamFields = validate::parse(&fields.sampling_params)?;
     validate::check_model(config, fields.model.as_deref())?;
-    validate::check_prompt(config, &fields.token_ids)?;
+    validate::check_engine_prompt(config, &fields.token_ids)?;
     if fields.stream == Some(true) {
         return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplementedError", "the fake does not stream here"));
     }

@@ -3,10 +3,22 @@
 //! Its shapes are those of vLLM 0.32 (`vllm/entrypoints/openai/completion`, `vllm/entrypoints/scale_out`); the traps of
 //! prompt logprobs and the prefix cache are in it on purpose. It can be told to fail in most ways that a server does, and
 //! every wait for it is a handshake.
+//!
+//! ```ignore
+//! let fake = FakeVllm::start(FakeConfig { runner: Runner::V1, ..FakeConfig::default() }).await;
+//! let proxy = start_proxy(&fake.url(), &fake.write_tokenizer(dir.path())).await;
+//! let hang = fake.hang_next("/inference/v1/generate");
+//! // … the proxy sends a verification …
+//! hang.reached().await;
+//! hang.release();
+//! fake.wait_until_idle().await;
+//! assert!(g_test(&observed, &fake.language().distribution(&prompt, &params)).p_value > 1e-3);
+//! ```
 
 mod activity;
 mod cache;
 mod chat;
+mod completion_logprobs;
 mod completions;
 mod config;
 mod distribution;
@@ -18,6 +30,8 @@ mod info;
 mod language;
 mod logprobs;
 mod params;
+mod prompt;
+mod render;
 mod reply;
 mod sequence;
 mod server;

@@ -20,7 +20,7 @@ use super::engine::Engine;
 use super::error::ApiError;
 use super::faults::{Fault, Faults};
 use super::reply::{self, Body, StreamFault};
-use super::{chat, completions, generate, info};
+use super::{chat, completions, generate, info, render};
 
 /// A request as it came in.
 #[derive(Debug, Clone)]
@@ -146,6 +146,14 @@ async fn route(
     {
         return Ok(reply::json(StatusCode::OK, &reply));
     }
+    // The header's id wins over the body's.
+    let id = request.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    let body = body.map(|mut body| {
+        if let (Some(id), Some(fields)) = (id, body.as_object_mut()) {
+            fields.insert("request_id".to_owned(), id.into());
+        }
+        body
+    });
     let body = body.map_err(|error| ApiError {
         kind: "Bad Request".to_owned(),
         ..ApiError::bad_request(format!("1 validation error:\n  {{'type': 'json_invalid', 'msg': '{error}'}}"))
@@ -154,6 +162,7 @@ async fn route(
         "/v1/completions" => completions::complete(engine, faults, &body?, stream_fault, running).await,
         "/v1/chat/completions" => chat::complete(engine, faults, &body?, stream_fault, running).await,
         "/inference/v1/generate" => Ok(reply::json(StatusCode::OK, &generate::generate(engine, faults, &body?).await?)),
+        "/v1/completions/render" => Ok(reply::json(StatusCode::OK, &render::render(engine, &body?)?)),
         "/tokenize" => Ok(reply::json(StatusCode::OK, &info::tokenize(engine, &body?)?)),
         "/detokenize" => Ok(reply::json(StatusCode::OK, &info::detokenize(engine, &body?)?)),
         _ => Err(ApiError::not_found()),
@@ -168,10 +177,10 @@ fn control(engine: &Engine, path: &str, body: &Value) -> Result<Response<Body>, 
 /// The routes that `--enable-scale-out` guards, or that a release did not have.
 fn scale_out(engine: &Engine, path: &str) -> Result<(), ApiError> {
     let config = &engine.config;
-    if path != "/inference/v1/generate" {
+    if !matches!(path, "/inference/v1/generate" | "/v1/completions/render") {
         return Ok(());
     }
-    if config.version < Version::GENERATE {
+    if config.version < Version::GENERATE || (config.is_rust_frontend() && path.ends_with("/render")) {
         return Err(ApiError::not_found());
     }
     if config.version >= Version::SCALE_OUT && !config.scale_out {

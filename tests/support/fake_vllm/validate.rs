@@ -69,7 +69,7 @@ pub fn completion(config: &FakeConfig, fields: &CompletionFields, params: &Param
 pub fn check_model(config: &FakeConfig, model: Option<&str>) -> Result<(), ApiError> {
     match model {
         Some(name) if !name.is_empty() && name != config.model_name => {
-            let message = format!("The model `{name}` does not exist.");
+            let message = format!("The model `{name}` does not exist. Valid aliases: {}.", config.model_name);
             let error = ApiError::new(http::StatusCode::NOT_FOUND, "NotFoundError", message);
             Err(ApiError { param: Some("model".to_owned()), ..error })
         }
@@ -77,11 +77,12 @@ pub fn check_model(config: &FakeConfig, model: Option<&str>) -> Result<(), ApiEr
     }
 }
 
-/// Refuses a prompt that is empty, has ids that do not exist, or does not fit the context.
+/// Refuses a completion's prompt that is empty, has ids that do not exist, or is longer than the context. One that fills it
+/// is refused for the tokens it leaves no room for.
 ///
 /// # Errors
 /// A 400.
-pub fn check_prompt(config: &FakeConfig, ids: &[u32]) -> Result<(), ApiError> {
+pub fn check_ids(config: &FakeConfig, ids: &[u32]) -> Result<(), ApiError> {
     let (len, limit) = (ids.len(), config.max_model_len);
     if ids.is_empty() {
         return Err(ApiError::bad_request("The decoder prompt cannot be empty"));
@@ -96,6 +97,21 @@ pub fn check_prompt(config: &FakeConfig, ids: &[u32]) -> Result<(), ApiError> {
         );
         return Err(ApiError::invalid(&message, "input_tokens", len));
     }
+    Ok(())
+}
+
+/// As [`check_ids`], where no API server has looked before the engine: it refuses a prompt without room for one token.
+///
+/// # Errors
+/// A 400.
+pub fn check_engine_prompt(config: &FakeConfig, ids: &[u32]) -> Result<(), ApiError> {
+    let (len, limit) = (ids.len(), config.max_model_len);
+    if len > limit {
+        return Err(ApiError::bad_request(format!(
+            "The decoder prompt (length {len}) is longer than the maximum model length of {limit}. Make sure that \
+             `max_model_len` is no smaller than the number of text tokens."
+        )));
+    }
     if len == limit {
         return Err(ApiError::bad_request(format!(
             "The decoder prompt (length {len}) plus the number of requested output tokens (at least 1) is longer than \
@@ -103,5 +119,5 @@ pub fn check_prompt(config: &FakeConfig, ids: &[u32]) -> Result<(), ApiError> {
              tokens (prompt + requested output tokens)."
         )));
     }
-    Ok(())
+    check_ids(config, ids)
 }

@@ -26,6 +26,12 @@ pub fn now() -> u64 {
     1_760_000_000
 }
 
+/// `system_fingerprint`.
+#[must_use]
+pub fn fingerprint(config: &FakeConfig) -> String {
+    format!("vllm-{}-fake", config.version)
+}
+
 /// The id of a request: the client's, or the next number.
 #[must_use]
 pub fn request_id(given: Option<&str>) -> String {
