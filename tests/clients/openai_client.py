@@ -4,7 +4,8 @@ usage: openai_client.py BASE_URL [DIRECT_URL]
 
 Checks that what comes back at BASE_URL is well-formed for that client. With DIRECT_URL, the
 unmodified server, it also checks that both give the same greedy answers in replies of the same shape,
-and the same errors. Prints a line for each check; exits with 1 if any failed.
+and the same errors. For that the server should run in float32: in bfloat16 its own logprobs and
+greedy tokens depend on the shape of the batch. Prints a line for each check; exits with 1 if any failed.
 
 Run with the target environment's own Python: it needs the package `openai`.
 """
@@ -259,7 +260,11 @@ def main() -> int:
     if len(sys.argv) not in (2, 3):
         print(__doc__, file=sys.stderr)
         return 2
-    server, *direct = map(Server, sys.argv[1:])
+    try:
+        server, *direct = map(Server, sys.argv[1:])
+    except openai.OpenAIError as error:
+        print(f"cannot list the models: {error}", file=sys.stderr)
+        return 1
     failed = 0
     for name, check in CHECKS.items():
         try:
