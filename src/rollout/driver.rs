@@ -102,7 +102,12 @@ impl Engine {
     pub fn new(settings: EngineSettings) -> Self {
         let (upstream, capabilities) = (&settings.upstream, &settings.capabilities);
         let sampler = Sampler::new(upstream.clone(), capabilities.rust_frontend);
-        let cached_suffix = CachedSuffix::new(upstream.clone(), sampler.clone(), capabilities.generate.runner);
+        let cached_suffix = CachedSuffix::new(
+            upstream.clone(),
+            sampler.clone(),
+            capabilities.generate.runner,
+            capabilities.max_logprobs,
+        );
         let prompt_logprobs = PromptLogprobs::new(upstream.clone());
         let fan_out = FanOut::new(sampler.clone());
         Self { shared: Arc::new(Shared { settings, sampler, cached_suffix, prompt_logprobs, fan_out }) }

@@ -63,9 +63,10 @@ impl SamplingFields {
     }
 }
 
-/// A position's log-probabilities as prompt log-probabilities carry them: a map from token id to an object.
+/// A position's log-probabilities as prompt log-probabilities carry them: a map from token id to an object. Absent where
+/// a key is no id or a value no number, as in rows that the V1 runner never wrote.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct RowMap(pub(super) Vec<Candidate>);
+pub(super) struct RowMap(pub(super) Option<Vec<Candidate>>);
 
 /// The same as sampled tokens carry them: a map from `token_id:N` to the value.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,13 +74,13 @@ pub(super) struct PlaceholderMap(pub(super) Vec<Candidate>);
 
 #[derive(Deserialize)]
 struct RowValue {
-    logprob: f64,
+    logprob: Option<f64>,
 }
 
 impl<'de> Deserialize<'de> for RowMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let candidate =
-            |key: &str, value: RowValue| Some(Candidate { token: key.parse().ok()?, logprob: value.logprob });
+            |key: &str, value: RowValue| Some(Candidate { token: key.parse().ok()?, logprob: value.logprob? });
         deserializer.deserialize_map(CandidateMap(candidate, PhantomData)).map(Self)
     }
 }
@@ -87,25 +88,29 @@ impl<'de> Deserialize<'de> for RowMap {
 impl<'de> Deserialize<'de> for PlaceholderMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let candidate = |key: &str, logprob: f64| Some(Candidate { token: placeholder_id(key)?, logprob });
-        deserializer.deserialize_map(CandidateMap(candidate, PhantomData)).map(Self)
+        let candidates = deserializer.deserialize_map(CandidateMap(candidate, PhantomData))?;
+        candidates.map(Self).ok_or_else(|| D::Error::custom("a token is not named by its id"))
     }
 }
 
-/// Reads a JSON object into candidates, keeping its order, which is the server's ranking.
+/// Reads a JSON object into candidates, keeping its order, which is the server's ranking; into nothing if one of its
+/// entries is not a candidate.
 struct CandidateMap<F, V>(F, PhantomData<V>);
 
 impl<'de, V: Deserialize<'de>, F: Fn(&str, V) -> Option<Candidate>> Visitor<'de> for CandidateMap<F, V> {
-    type Value = Vec<Candidate>;
+    type Value = Option<Vec<Candidate>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a map from token id to log-probability")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Vec<Candidate>, A::Error> {
-        let mut candidates = Vec::with_capacity(map.size_hint().unwrap_or(21));
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut candidates = Some(Vec::with_capacity(map.size_hint().unwrap_or(21)));
         while let Some((key, value)) = map.next_entry::<Cow<'de, str>, V>()? {
-            let candidate = (self.0)(&key, value);
-            candidates.push(candidate.ok_or_else(|| A::Error::custom(format!("{key:?} is not a token id")))?);
+            match (&mut candidates, (self.0)(&key, value)) {
+                (Some(list), Some(candidate)) => list.push(candidate),
+                _ => candidates = None,
+            }
         }
         Ok(candidates)
     }
@@ -113,7 +118,7 @@ impl<'de, V: Deserialize<'de>, F: Fn(&str, V) -> Option<Candidate>> Visitor<'de>
 
 /// Rows of prompt log-probabilities: row i describes prompt token i, and the first token has none.
 pub(super) fn rows(list: Vec<Option<RowMap>>) -> Vec<Option<Vec<Candidate>>> {
-    list.into_iter().map(|row| row.map(|map| map.0)).collect()
+    list.into_iter().map(|row| row.and_then(|map| map.0)).collect()
 }
 
 /// Token accounting.
@@ -149,6 +154,13 @@ mod tests {
         let parsed = rows(serde_json::from_str(text).unwrap());
         let row = vec![Candidate { token: 5, logprob: -0.5 }, Candidate { token: 12, logprob: -2.25 }];
         assert_eq!(parsed, [None, Some(row)]);
+    }
+
+    #[test]
+    fn a_row_of_uninitialised_memory_is_absent() {
+        let text = r#"[{"-1801009536": {"logprob": 1e-40}}, {"7": {"logprob": null}}, {"7": {"logprob": -1.0}}]"#;
+        let parsed = rows(serde_json::from_str(text).unwrap());
+        assert_eq!(parsed, [None, None, Some(vec![Candidate { token: 7, logprob: -1.0 }])]);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::sampler::scored;
 use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier, rows};
-use crate::speculation::{Observation, TokenId};
-use crate::upstream::{GenerateCall, GenerateReply, Runner, SamplingFields, Upstream, UpstreamError};
+use crate::speculation::{Observation, Scored, TokenId};
+use crate::upstream::{GenerateCall, GenerateReply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
 
 /// Verification by the rows of the drafts, at the cost of computing the drafts.
 #[derive(Debug, Clone)]
@@ -11,13 +11,14 @@ pub struct CachedSuffix {
     upstream: Upstream,
     sampler: Sampler,
     runner: Runner,
+    max_logprobs: usize,
 }
 
 impl CachedSuffix {
-    /// Verification by `upstream`, whose rows come as `runner` gives them.
+    /// Verification by `upstream`, whose rows come as `runner` gives them and list at most `max_logprobs` tokens.
     #[must_use]
-    pub fn new(upstream: Upstream, sampler: Sampler, runner: Runner) -> Self {
-        Self { upstream, sampler, runner }
+    pub fn new(upstream: Upstream, sampler: Sampler, runner: Runner, max_logprobs: usize) -> Self {
+        Self { upstream, sampler, runner, max_logprobs }
     }
 
     /// Scores `tokens`, computing everything where the server cannot print what it has not computed.
@@ -27,7 +28,8 @@ impl CachedSuffix {
             origin: &round.terms.origin,
             tokens,
             sampling: round.terms.resolved.as_ref().unwrap_or(&neutral),
-            logprobs: round.terms.logprobs,
+            // This route counts the sampled token among those asked for.
+            logprobs: (round.terms.logprobs + 1).min(self.max_logprobs),
             prompt_logprobs: round.row_length,
             skip_cache: false,
         };
@@ -38,6 +40,20 @@ impl CachedSuffix {
             }
             reply => reply,
         }
+    }
+
+    /// The token sampled after all drafts, with its likeliest companions.
+    ///
+    /// Where the client wants as many as the server gives at most, a token from below them has taken the last one's
+    /// place; the server is asked again for the list, which does not depend on what it samples then.
+    async fn bonus(&self, round: &Round<'_>, tokens: &[TokenId], sampled: Sampled) -> Result<Scored, UpstreamError> {
+        let wanted = round.terms.logprobs;
+        let is_last = sampled.candidates.iter().all(|candidate| candidate.logprob >= sampled.logprob);
+        let mut bonus = scored(sampled, wanted);
+        if wanted > 0 && wanted >= self.max_logprobs && is_last {
+            bonus.top = self.sampler.sample(round.terms, tokens).await?.top;
+        }
+        Ok(bonus)
     }
 
     fn observe(&self, round: &Round<'_>, reply: &GenerateReply, length: usize, index: usize) -> Option<Observation> {
@@ -89,11 +105,8 @@ impl Verifier for CachedSuffix {
             for (index, observation) in lost.into_iter().zip(recovered) {
                 observations[index - start] = Some(observation);
             }
-            Ok(Evidence {
-                observations: observations.into_iter().flatten().collect(),
-                bonus: scored(reply.sampled, round.terms.logprobs),
-                lost_rows,
-            })
+            let bonus = self.bonus(&round, &tokens, reply.sampled).await?;
+            Ok(Evidence { observations: observations.into_iter().flatten().collect(), bonus, lost_rows })
         })
     }
 }
