@@ -2,4 +2,5 @@
 //! judge whether a sample came from them.
 
 pub mod fake_vllm;
+pub mod harness;
 pub mod stats;
