@@ -16,7 +16,7 @@ use crate::api::{EngineBuilder, Readiness};
 use crate::config::{DrafterChoice, TargetSettings};
 use crate::model::DraftModel;
 use crate::rollout::controller::Policy;
-use crate::rollout::{Engine, EngineSettings};
+use crate::rollout::{DrafterFactory, Engine, EngineSettings};
 use crate::speculation::{AcceptanceRule, Lossless};
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
@@ -30,6 +30,7 @@ pub struct Setup {
     metrics: Metrics,
     rule: Arc<dyn AcceptanceRule>,
     draft_model: OnceCell<Option<DraftModel>>,
+    drafters: Option<Arc<dyn DrafterFactory>>,
 }
 
 impl Setup {
@@ -37,7 +38,7 @@ impl Setup {
     #[must_use]
     pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
         let rule = Arc::new(Lossless);
-        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new() }
+        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new(), drafters: None }
     }
 
     /// The same with another rule of acceptance, by which a test shows that a wrong one is noticed.
@@ -50,6 +51,12 @@ impl Setup {
     #[must_use]
     pub fn with_draft_model(self, model: DraftModel) -> Self {
         Self { draft_model: OnceCell::new_with(Some(Some(model))), ..self }
+    }
+
+    /// The same with drafters that are not among the settings' choices.
+    #[must_use]
+    pub fn with_drafters(self, drafters: Arc<dyn DrafterFactory>) -> Self {
+        Self { drafters: Some(drafters), ..self }
     }
 
     /// The draft model, loaded at the first call; none if there is to be none or it cannot be had, which is counted.
@@ -108,10 +115,16 @@ impl Setup {
                 return Ok(Readiness::ForwardOnly("tokenizer"));
             }
         };
-        let factory = self.factory(&tokenizer).await;
-        if factory.neural.is_none() && factory.ngram.is_none() {
-            return Ok(Readiness::ForwardOnly("no_drafter"));
-        }
+        let drafters = match &self.drafters {
+            Some(drafters) => Arc::clone(drafters),
+            None => {
+                let factory = self.factory(&tokenizer).await;
+                if factory.neural.is_none() && factory.ngram.is_none() {
+                    return Ok(Readiness::ForwardOnly("no_drafter"));
+                }
+                Arc::new(factory)
+            }
+        };
         tracing::info!(
             model = %capabilities.model,
             version = capabilities.version.as_deref().unwrap_or("unknown"),
@@ -119,15 +132,13 @@ impl Setup {
             raw_logprobs = capabilities.raw_logprobs,
             max_logprobs = capabilities.max_logprobs,
             defaults_known = capabilities.defaults.is_some(),
-            neural = factory.neural.is_some(),
-            ngram = factory.ngram.is_some(),
             "ready"
         );
         Ok(Readiness::Ready(Engine::new(EngineSettings {
             upstream: self.upstream.clone(),
-            capabilities: Arc::new(capabilities),
+            capabilities: Arc::from(capabilities),
             tokenizer,
-            drafters: Arc::new(factory),
+            drafters,
             policy: self.policy,
             rule: Arc::clone(&self.rule),
             metrics: self.metrics.clone(),
@@ -148,7 +159,7 @@ pub enum Examined {
         /// Its tokenizer.
         tokenizer: Tokenizer,
         /// What it can do.
-        capabilities: Capabilities,
+        capabilities: Box<Capabilities>,
     },
     /// Without its tokenizer nothing can be turned into text.
     NoTokenizer(String),
@@ -171,7 +182,7 @@ pub async fn examine(upstream: &Upstream, settings: &TargetSettings) -> Result<E
     if settings.assume_neutral_defaults && capabilities.defaults.is_none() {
         capabilities.defaults = Some(SamplingFields::neutral());
     }
-    Ok(Examined::Known { tokenizer, capabilities })
+    Ok(Examined::Known { tokenizer, capabilities: Box::new(capabilities) })
 }
 
 /// The tokenizer that the settings name, or the draft model's, or the served model's own.
