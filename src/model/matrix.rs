@@ -136,3 +136,45 @@ impl Blocks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::parallel::Threads;
+    use super::*;
+
+    #[test]
+    fn any_batch_on_any_threads_gives_the_same_bits_and_nearly_the_exact_sum() {
+        let (rows, columns) = (11, 96);
+        let wave = |count: usize, pace: f32| (0..count).map(|i| (i as f32 * pace).sin()).collect::<Vec<_>>();
+        let (weights, inputs) = (wave(rows * columns, 0.37), wave(9 * columns, 0.91));
+        for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Q8_0, 0.1)] {
+            let matrix = Matrix::new(precision, rows, columns, weights.clone()).unwrap();
+            let multiply = |inputs: &[f32], threads| {
+                let mut outputs = vec![0.0; inputs.len() / columns * rows];
+                let threads = Threads::new(threads).unwrap();
+                threads.run(|parallel| matrix.multiply(inputs, &mut outputs, &mut Vec::new(), parallel));
+                outputs
+            };
+            let alone: Vec<f32> = inputs.chunks(columns).flat_map(|input| multiply(input, 1)).collect();
+            for (count, threads) in [(2, 1), (3, 2), (4, 1), (5, 3), (9, 1), (9, 2)] {
+                assert_eq!(multiply(&inputs[..count * columns], threads), alone[..count * rows]);
+            }
+            for (index, output) in alone.iter().enumerate() {
+                let (input, row) = (&inputs[index / rows * columns..], &weights[index % rows * columns..][..columns]);
+                let exact: f32 = row.iter().zip(input).map(|(a, b)| a * b).sum();
+                assert!((output - exact).abs() < tolerance, "{output} is not {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_back_out() {
+        let values: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
+        let mut row = vec![0.0; 32];
+        for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Q8_0, 43.0 / 254.0 + 1e-4)] {
+            Matrix::new(precision, 2, 32, values.clone()).unwrap().copy_row(1, &mut row);
+            assert!(row.iter().zip(&values[32..]).all(|(a, b)| (a - b).abs() <= tolerance));
+        }
+        assert!(matches!(Matrix::new(Precision::Q8_0, 2, 31, values), Err(ModelError::Unsupported(_))));
+    }
+}

@@ -88,8 +88,8 @@ impl Vector {
     #[inline(always)]
     fn fused(self, factor: Self, addend: Self) -> Self {
         let mut sum = addend.0;
-        for lane in 0..LANES {
-            sum[lane] = fused(self.0[lane], factor.0[lane], sum[lane]);
+        for ((sum, a), b) in sum.iter_mut().zip(self.0).zip(factor.0) {
+            *sum = fused(a, b, *sum);
         }
         Self(sum)
     }
