@@ -229,6 +229,8 @@ def _parse() -> argparse.Namespace:
     options = parser.parse_args()
     if not (options.binary or options.sidecar_url):
         parser.error("one of --binary and --sidecar-url is needed")
+    if options.binary and not options.binary.is_file():
+        parser.error(f"no executable at {options.binary}: build it first")
     if options.rollouts < 1:
         parser.error("--rollouts: at least 1")
     return options
