@@ -16,7 +16,7 @@ use crate::api::{EngineBuilder, Readiness};
 use crate::config::{DrafterChoice, TargetSettings};
 use crate::model::DraftModel;
 use crate::rollout::controller::Policy;
-use crate::rollout::{Engine, EngineSettings};
+use crate::rollout::{DrafterFactory, Engine, EngineSettings};
 use crate::speculation::{AcceptanceRule, Lossless};
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
@@ -30,6 +30,7 @@ pub struct Setup {
     metrics: Metrics,
     rule: Arc<dyn AcceptanceRule>,
     draft_model: OnceCell<Option<DraftModel>>,
+    drafters: Option<Arc<dyn DrafterFactory>>,
 }
 
 impl Setup {
@@ -37,7 +38,7 @@ impl Setup {
     #[must_use]
     pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
         let rule = Arc::new(Lossless);
-        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new() }
+        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new(), drafters: None }
     }
 
     /// The same with another rule of acceptance, by which a test shows that a wrong one is noticed.
@@ -50,6 +51,12 @@ impl Setup {
     #[must_use]
     pub fn with_draft_model(self, model: DraftModel) -> Self {
         Self { draft_model: OnceCell::new_with(Some(Some(model))), ..self }
+    }
+
+    /// The same with these drafters instead of those that the settings name, for tests that know what is drafted.
+    #[must_use]
+    pub fn with_drafters(self, drafters: Arc<dyn DrafterFactory>) -> Self {
+        Self { drafters: Some(drafters), ..self }
     }
 
     /// The draft model, loaded at the first call; none if there is to be none or it cannot be had, which is counted.
@@ -109,7 +116,8 @@ impl Setup {
             }
         };
         let factory = self.factory(&tokenizer).await;
-        if factory.neural.is_none() && factory.ngram.is_none() {
+        let (neural, ngram) = (factory.neural.is_some(), factory.ngram.is_some());
+        if !neural && !ngram && self.drafters.is_none() {
             return Ok(Readiness::ForwardOnly("no_drafter"));
         }
         tracing::info!(
@@ -119,15 +127,15 @@ impl Setup {
             raw_logprobs = capabilities.raw_logprobs,
             max_logprobs = capabilities.max_logprobs,
             defaults_known = capabilities.defaults.is_some(),
-            neural = factory.neural.is_some(),
-            ngram = factory.ngram.is_some(),
+            neural,
+            ngram,
             "ready"
         );
         Ok(Readiness::Ready(Engine::new(EngineSettings {
             upstream: self.upstream.clone(),
             capabilities: Arc::new(capabilities),
             tokenizer,
-            drafters: Arc::new(factory),
+            drafters: self.drafters.clone().unwrap_or_else(|| Arc::new(factory)),
             policy: self.policy,
             rule: Arc::clone(&self.rule),
             metrics: self.metrics.clone(),
