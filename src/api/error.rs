@@ -45,10 +45,10 @@ pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Body> {
 /// The reply to a request that the server could not be asked, or that it refused: its own reply, unchanged.
 pub(super) fn upstream_error(error: &UpstreamError) -> Response<Body> {
     match error {
-        UpstreamError::Status { status, headers, body } => {
-            let mut response = Response::new(full(body.clone()));
-            *response.status_mut() = *status;
-            *response.headers_mut() = headers.clone();
+        UpstreamError::Status(refusal) => {
+            let mut response = Response::new(full(refusal.body.clone()));
+            *response.status_mut() = refusal.status;
+            *response.headers_mut() = refusal.headers.clone();
             strip_hop_by_hop(response.headers_mut());
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response
@@ -70,10 +70,11 @@ pub(super) fn rollout_error(error: &RolloutError) -> Response<Body> {
 /// The body of the event that tells of a failure in the middle of a stream.
 pub(super) fn rollout_error_event(error: &RolloutError) -> Bytes {
     match error {
-        RolloutError::Upstream(UpstreamError::Status { body, .. })
-            if serde_json::from_slice::<serde_json::Value>(body).is_ok_and(|json| json.get("error").is_some()) =>
+        RolloutError::Upstream(UpstreamError::Status(refusal))
+            if serde_json::from_slice::<serde_json::Value>(&refusal.body)
+                .is_ok_and(|json| json.get("error").is_some()) =>
         {
-            body.clone()
+            refusal.body.clone()
         }
         RolloutError::Upstream(_) => error_json(StatusCode::BAD_GATEWAY, "BadGatewayError", &error.to_string()),
         RolloutError::Text(_) => {

@@ -68,10 +68,10 @@ mod tests {
 
     #[test]
     fn nothing_is_proposed_without_a_long_enough_match() {
-        assert_eq!(lookup(&[1, 2, 3, 4], 1, 4, 4), []);
-        assert_eq!(lookup(&[1, 5, 1], 2, 4, 4), []);
-        assert_eq!(lookup(&[], 1, 4, 4), []);
-        assert_eq!(lookup(&[4], 1, 4, 4), []);
+        assert_eq!(lookup(&[1, 2, 3, 4], 1, 4, 4), [0_u32; 0]);
+        assert_eq!(lookup(&[1, 5, 1], 2, 4, 4), [0_u32; 0]);
+        assert_eq!(lookup(&[], 1, 4, 4), [0_u32; 0]);
+        assert_eq!(lookup(&[4], 1, 4, 4), [0_u32; 0]);
     }
 
     #[test]

@@ -61,8 +61,12 @@ impl KvCache {
         (&head.keys[..positions * self.head_dim], &head.values[..positions * self.head_dim])
     }
 
-    /// Forgets everything from position `length` on, whatever its number; memory is kept for what comes next.
+    /// Forgets everything from position `length` on, however much that is; memory is kept for what comes next,
+    /// unless nothing is left: an empty cache counts as no cache.
     pub(super) fn truncate(&mut self, length: usize) {
+        if length == 0 {
+            return self.release();
+        }
         self.tokens.truncate(length);
         for head in &mut self.heads {
             head.keys.truncate(length * self.head_dim);

@@ -1,11 +1,12 @@
 //! A weight matrix in the precision it is held in, and its products.
 
-use candle_core::quantized::GgmlType;
-use candle_core::quantized::k_quants::BlockQ8_0;
-
 use super::error::ModelError;
+use super::kernels::{ops, quantised};
 use super::options::Precision;
 use super::parallel::Parallel;
+
+/// From this many inputs on, widening weights first pays.
+const WIDEN_FROM: usize = 4;
 
 /// A matrix of shape [rows, columns], one row per output, as Hugging Face stores them.
 pub(super) struct Matrix {
@@ -16,14 +17,14 @@ pub(super) struct Matrix {
 
 enum Weights {
     F32(Vec<f32>),
-    Q8_0(Vec<BlockQ8_0>),
+    Q8_0(Blocks),
 }
 
-/// Buffers that products reuse.
-#[derive(Default)]
-pub(super) struct ProductScratch {
-    quantised: Vec<BlockQ8_0>,
-    transposed: Vec<f32>,
+/// 8-bit weights: [rows, per_row] blocks, and as many scales.
+struct Blocks {
+    per_row: usize,
+    weights: Vec<quantised::Weights>,
+    scales: Vec<f32>,
 }
 
 impl Matrix {
@@ -34,11 +35,12 @@ impl Matrix {
     pub(super) fn new(precision: Precision, rows: usize, columns: usize, values: Vec<f32>) -> Result<Self, ModelError> {
         let weights = match precision {
             Precision::F32 => Weights::F32(values),
-            Precision::Q8_0 if columns.is_multiple_of(BlockQ8_0::BLCK_SIZE) => Weights::Q8_0(quantise(&values)),
+            Precision::Q8_0 if columns.is_multiple_of(quantised::BLOCK) => {
+                Weights::Q8_0(Blocks::quantise(columns, &values))
+            }
             Precision::Q8_0 => {
-                return Err(ModelError::Unsupported(format!(
-                    "rows of {columns} weights do not fit Q8_0's blocks of 32"
-                )));
+                let block = quantised::BLOCK;
+                return Err(ModelError::Unsupported(format!("rows of {columns} do not fit Q8_0's blocks of {block}")));
             }
         };
         Ok(Self { rows, columns, weights })
@@ -47,72 +49,132 @@ impl Matrix {
     /// Copies row `index` out.
     pub(super) fn copy_row(&self, index: usize, output: &mut [f32]) {
         match &self.weights {
-            Weights::F32(values) => output.copy_from_slice(row(values, index, self.columns)),
-            Weights::Q8_0(blocks) => BlockQ8_0::to_float(row(blocks, index, self.columns), output),
+            Weights::F32(values) => output.copy_from_slice(&values[index * self.columns..][..self.columns]),
+            Weights::Q8_0(blocks) => blocks.copy_row(index, output),
         }
     }
 
     /// `outputs` [n, rows] = `inputs` [n, columns] · selfᵀ. The n inputs share one read of the weights, and each
-    /// output is the same whatever n and the thread count are.
-    pub(super) fn multiply(
-        &self,
-        inputs: &[f32],
-        outputs: &mut [f32],
-        scratch: &mut ProductScratch,
-        parallel: Parallel,
-    ) {
-        debug_assert_eq!(outputs.len() * self.columns, inputs.len() * self.rows);
-        let ProductScratch { quantised, transposed } = scratch;
-        match &self.weights {
-            Weights::F32(values) => products(values, inputs, self.columns, outputs, transposed, parallel),
-            Weights::Q8_0(blocks) => {
-                quantised.resize(inputs.len() / BlockQ8_0::BLCK_SIZE, BlockQ8_0::zeros());
-                BlockQ8_0::from_float(inputs, quantised);
-                products(blocks, quantised, self.columns, outputs, transposed, parallel);
+    /// output is the same, bit for bit, whatever n and the thread count are. `transposed` is a buffer to reuse.
+    pub(super) fn multiply(&self, inputs: &[f32], outputs: &mut [f32], transposed: &mut Vec<f32>, parallel: Parallel) {
+        let count = inputs.len() / self.columns;
+        debug_assert_eq!(outputs.len(), count * self.rows);
+        let fill = |first: usize, outputs: &mut [f32]| match &self.weights {
+            Weights::F32(values) => fill_exact(&values[first * self.columns..], inputs, self.columns, outputs),
+            Weights::Q8_0(blocks) => blocks.fill(first, inputs, outputs),
+        };
+        if count == 1 {
+            return parallel.units(outputs, 1, fill);
+        }
+        // One weight row gives one output of each input: [rows, n] is what threads can fill side by side.
+        transposed.resize(outputs.len(), 0.0);
+        parallel.units(transposed, count, fill);
+        for (index, outputs) in outputs.chunks_exact_mut(self.rows).enumerate() {
+            for (output, column) in outputs.iter_mut().zip(transposed.chunks_exact(count)) {
+                *output = column[index];
             }
         }
     }
 }
 
-fn quantise(values: &[f32]) -> Vec<BlockQ8_0> {
-    let mut blocks = vec![BlockQ8_0::zeros(); values.len() / BlockQ8_0::BLCK_SIZE];
-    BlockQ8_0::from_float(values, &mut blocks);
-    blocks
+/// `outputs` [rows, n] from the first rows of `weights` and `inputs` [n, columns].
+fn fill_exact(weights: &[f32], inputs: &[f32], columns: usize, outputs: &mut [f32]) {
+    let count = inputs.len() / columns;
+    for (row, outputs) in weights.chunks_exact(columns).zip(outputs.chunks_exact_mut(count)) {
+        for (output, input) in outputs.iter_mut().zip(inputs.chunks_exact(columns)) {
+            *output = ops::dot(row, input);
+        }
+    }
 }
 
-fn row<T: GgmlType>(weights: &[T], index: usize, columns: usize) -> &[T] {
-    let blocks = columns / T::BLCK_SIZE;
-    &weights[index * blocks..][..blocks]
-}
+impl Blocks {
+    fn quantise(columns: usize, values: &[f32]) -> Self {
+        let values = values.as_chunks().0;
+        let mut weights = vec![[0; quantised::BLOCK]; values.len()];
+        let scales =
+            values.iter().zip(&mut weights).map(|(values, block)| quantised::quantise(values, block)).collect();
+        Self { per_row: columns / quantised::BLOCK, weights, scales }
+    }
 
-fn products<T: GgmlType>(
-    weights: &[T],
-    inputs: &[T::VecDotType],
-    columns: usize,
-    outputs: &mut [f32],
-    transposed: &mut Vec<f32>,
-    parallel: Parallel,
-) {
-    let blocks = columns / T::BLCK_SIZE;
-    let count = inputs.len() / blocks;
-    let fill = |first: usize, outputs: &mut [f32]| {
-        for (offset, outputs) in outputs.chunks_exact_mut(count).enumerate() {
-            let weights = row(weights, first + offset, columns);
-            for (output, input) in outputs.iter_mut().zip(inputs.chunks_exact(blocks)) {
-                *output = T::vec_dot(columns, weights, input);
+    /// Blocks and scales of `count` rows.
+    fn rows(&self, first: usize, count: usize) -> (&[quantised::Weights], &[f32]) {
+        let place = first * self.per_row..(first + count) * self.per_row;
+        (&self.weights[place.clone()], &self.scales[place])
+    }
+
+    fn copy_row(&self, index: usize, output: &mut [f32]) {
+        let (weights, scales) = self.rows(index, 1);
+        quantised::widen(weights, output);
+        for (output, scale) in output.chunks_exact_mut(quantised::BLOCK).zip(scales) {
+            output.iter_mut().for_each(|value| *value *= scale);
+        }
+    }
+
+    /// `outputs` [some rows, n] from the rows that begin with `first` and `inputs` [n, columns].
+    fn fill(&self, first: usize, inputs: &[f32], outputs: &mut [f32]) {
+        let inputs = inputs.as_chunks().0;
+        let count = inputs.len() / self.per_row;
+        let rows = outputs.len() / count;
+        let by_four = if count < WIDEN_FROM { 0 } else { rows - rows % 4 };
+        let (fours, singles) = outputs.split_at_mut(by_four * count);
+
+        let mut wide = vec![0.0; if by_four > 0 { 4 * self.per_row * quantised::BLOCK } else { 0 }];
+        for (group, outputs) in fours.chunks_exact_mut(4 * count).enumerate() {
+            let (weights, scales) = self.rows(first + 4 * group, 4);
+            quantised::widen(weights, &mut wide);
+            for (index, input) in inputs.chunks_exact(self.per_row).enumerate() {
+                for (row, product) in quantised::dot_4(&wide, scales, input).into_iter().enumerate() {
+                    outputs[row * count + index] = product;
+                }
             }
         }
-    };
-    if count == 1 {
-        return parallel.units(outputs, 1, fill);
-    }
-    // One weight row gives one output of each input: [rows, n] is what threads can fill side by side.
-    transposed.resize(outputs.len(), 0.0);
-    parallel.units(transposed, count, fill);
-    let rows = outputs.len() / count;
-    for (index, outputs) in outputs.chunks_exact_mut(rows).enumerate() {
-        for (output, column) in outputs.iter_mut().zip(transposed.chunks_exact(count)) {
-            *output = column[index];
+        for (row, outputs) in singles.chunks_exact_mut(count).enumerate() {
+            let (weights, scales) = self.rows(first + by_four + row, 1);
+            for (output, input) in outputs.iter_mut().zip(inputs.chunks_exact(self.per_row)) {
+                *output = quantised::dot(weights, scales, input);
+            }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parallel::Threads;
+    use super::*;
+
+    #[test]
+    fn any_batch_on_any_threads_gives_the_same_bits_and_nearly_the_exact_sum() {
+        let (rows, columns) = (11, 96);
+        let wave = |count: usize, pace: f32| (0..count).map(|i| (i as f32 * pace).sin()).collect::<Vec<_>>();
+        let (weights, inputs) = (wave(rows * columns, 0.37), wave(9 * columns, 0.91));
+        for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Q8_0, 0.1)] {
+            let matrix = Matrix::new(precision, rows, columns, weights.clone()).unwrap();
+            let multiply = |inputs: &[f32], threads| {
+                let mut outputs = vec![0.0; inputs.len() / columns * rows];
+                let threads = Threads::new(threads).unwrap();
+                threads.run(|parallel| matrix.multiply(inputs, &mut outputs, &mut Vec::new(), parallel));
+                outputs
+            };
+            let alone: Vec<f32> = inputs.chunks(columns).flat_map(|input| multiply(input, 1)).collect();
+            for (count, threads) in [(2, 1), (3, 2), (4, 1), (5, 3), (9, 1), (9, 2)] {
+                assert_eq!(multiply(&inputs[..count * columns], threads), alone[..count * rows]);
+            }
+            for (index, output) in alone.iter().enumerate() {
+                let (input, row) = (&inputs[index / rows * columns..], &weights[index % rows * columns..][..columns]);
+                let exact: f32 = row.iter().zip(input).map(|(a, b)| a * b).sum();
+                assert!((output - exact).abs() < tolerance, "{output} is not {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn rows_come_back_out() {
+        let values: Vec<f32> = (0..64).map(|i| i as f32 - 20.0).collect();
+        let mut row = vec![0.0; 32];
+        for (precision, tolerance) in [(Precision::F32, 0.0), (Precision::Q8_0, 43.0 / 254.0 + 1e-4)] {
+            Matrix::new(precision, 2, 32, values.clone()).unwrap().copy_row(1, &mut row);
+            assert!(row.iter().zip(&values[32..]).all(|(a, b)| (a - b).abs() <= tolerance));
+        }
+        assert!(matches!(Matrix::new(Precision::Q8_0, 2, 31, values), Err(ModelError::Unsupported(_))));
     }
 }

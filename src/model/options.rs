@@ -3,8 +3,8 @@
 /// How the weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// 8-bit blocks of 32 with one scale each (llama.cpp's Q8_0); inputs are quantised likewise before each
-    /// product. A quarter of the memory traffic of [`Precision::F32`], hence about four times its speed.
+    /// 8-bit blocks of 32 with one scale each (llama.cpp's Q8_0); inputs stay 32-bit floats. Little more than a
+    /// quarter of the memory traffic of [`Precision::F32`].
     #[default]
     Q8_0,
     /// 32-bit floats: the reference, for tests and comparisons.

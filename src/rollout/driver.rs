@@ -311,6 +311,7 @@ impl<'a> Running<'a> {
         };
         metrics.verified(strategy.name(), timer);
         metrics.lost_rows.inc_by(evidence.lost_rows as u64);
+        metrics.recomputed.inc_by(evidence.recomputed as u64);
         let accepted = self.accept(proposal, &evidence).await?;
         metrics.round(proposal.drafts.len(), accepted);
         Ok(())

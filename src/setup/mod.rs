@@ -53,7 +53,7 @@ impl Setup {
         Self { draft_model: OnceCell::new_with(Some(Some(model))), ..self }
     }
 
-    /// The same with these drafters instead of those that the settings name, for tests that know what is drafted.
+    /// The same with drafters that are not among the settings' choices.
     #[must_use]
     pub fn with_drafters(self, drafters: Arc<dyn DrafterFactory>) -> Self {
         Self { drafters: Some(drafters), ..self }
@@ -115,11 +115,16 @@ impl Setup {
                 return Ok(Readiness::ForwardOnly("tokenizer"));
             }
         };
-        let factory = self.factory(&tokenizer).await;
-        let (neural, ngram) = (factory.neural.is_some(), factory.ngram.is_some());
-        if !neural && !ngram && self.drafters.is_none() {
-            return Ok(Readiness::ForwardOnly("no_drafter"));
-        }
+        let drafters = match &self.drafters {
+            Some(drafters) => Arc::clone(drafters),
+            None => {
+                let factory = self.factory(&tokenizer).await;
+                if factory.neural.is_none() && factory.ngram.is_none() {
+                    return Ok(Readiness::ForwardOnly("no_drafter"));
+                }
+                Arc::new(factory)
+            }
+        };
         tracing::info!(
             model = %capabilities.model,
             version = capabilities.version.as_deref().unwrap_or("unknown"),
@@ -127,15 +132,13 @@ impl Setup {
             raw_logprobs = capabilities.raw_logprobs,
             max_logprobs = capabilities.max_logprobs,
             defaults_known = capabilities.defaults.is_some(),
-            neural,
-            ngram,
             "ready"
         );
         Ok(Readiness::Ready(Engine::new(EngineSettings {
             upstream: self.upstream.clone(),
-            capabilities: Arc::new(capabilities),
+            capabilities: Arc::from(capabilities),
             tokenizer,
-            drafters: self.drafters.clone().unwrap_or_else(|| Arc::new(factory)),
+            drafters,
             policy: self.policy,
             rule: Arc::clone(&self.rule),
             metrics: self.metrics.clone(),
@@ -156,7 +159,7 @@ pub enum Examined {
         /// Its tokenizer.
         tokenizer: Tokenizer,
         /// What it can do.
-        capabilities: Capabilities,
+        capabilities: Box<Capabilities>,
     },
     /// Without its tokenizer nothing can be turned into text.
     NoTokenizer(String),
@@ -179,7 +182,7 @@ pub async fn examine(upstream: &Upstream, settings: &TargetSettings) -> Result<E
     if settings.assume_neutral_defaults && capabilities.defaults.is_none() {
         capabilities.defaults = Some(SamplingFields::neutral());
     }
-    Ok(Examined::Known { tokenizer, capabilities })
+    Ok(Examined::Known { tokenizer, capabilities: Box::new(capabilities) })
 }
 
 /// The tokenizer that the settings name, or the draft model's, or the served model's own.

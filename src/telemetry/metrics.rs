@@ -178,6 +178,8 @@ pub struct SpeculationMetrics {
     verify_refused: IntCounterVec,
     /// Rows of drafts that the prefix cache had swallowed.
     pub lost_rows: IntCounter,
+    /// Whole contexts computed because the server could not print rows that it had not.
+    pub recomputed: IntCounter,
     /// Tokens that the server drew from outside the listed ids.
     pub tail_samples: IntCounter,
     /// Positions decided by the server's own sample because their row could not tell.
@@ -224,6 +226,11 @@ impl SpeculationMetrics {
                 registry,
                 "sidedraft_lost_rows_total",
                 "Rows of drafts that the server's prefix cache had swallowed and that were asked for again.",
+            )?,
+            recomputed: counter(
+                registry,
+                "sidedraft_recomputed_contexts_total",
+                "Contexts computed whole because the server could not print rows that it had not computed.",
             )?,
             tail_samples: counter(
                 registry,

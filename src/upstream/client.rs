@@ -12,7 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 
-use super::error::{UpstreamError, root_cause};
+use super::error::{Refusal, UpstreamError, root_cause};
 use super::origin::Origin;
 
 /// A body on its way through, of unknown length.
@@ -228,7 +228,11 @@ impl Upstream {
         let status = response.status();
         let headers = response.headers().clone();
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if status.is_success() { Ok(body) } else { Err(UpstreamError::Status { status, headers, body }) }
+        if status.is_success() {
+            Ok(body)
+        } else {
+            Err(UpstreamError::Status(Box::new(Refusal { status, headers, body })))
+        }
     }
 
     pub(super) fn unreachable(&self, error: &dyn std::error::Error) -> UpstreamError {

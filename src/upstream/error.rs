@@ -15,15 +15,8 @@ pub enum UpstreamError {
         reason: String,
     },
     /// The server answered with an error of its own, kept whole so that the client can have it unchanged.
-    #[error("the upstream server answered {status}: {}", String::from_utf8_lossy(.body))]
-    Status {
-        /// The status it answered with.
-        status: StatusCode,
-        /// Its headers.
-        headers: HeaderMap,
-        /// Its body.
-        body: Bytes,
-    },
+    #[error("the upstream server answered {}: {}", .0.status, String::from_utf8_lossy(&.0.body))]
+    Status(Box<Refusal>),
     /// The reply is not what this API answers with.
     #[error("the upstream server's reply to {path} is not understood: {reason}")]
     Protocol {
@@ -34,13 +27,26 @@ pub enum UpstreamError {
     },
 }
 
+/// A reply that is not a success.
+#[derive(Debug, Clone)]
+pub struct Refusal {
+    /// The status.
+    pub status: StatusCode,
+    /// The headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub body: Bytes,
+}
+
 impl UpstreamError {
     /// Whether the same call may succeed a moment later.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
-            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Status(refusal) => {
+                refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Protocol { .. } => false,
         }
     }
@@ -51,15 +57,15 @@ impl UpstreamError {
     #[must_use]
     pub fn is_unprintable_row(&self) -> bool {
         const MESSAGE: &[u8] = b"Out of range float values";
-        let Self::Status { status, body, .. } = self else { return false };
-        *status == StatusCode::BAD_REQUEST && body.windows(MESSAGE.len()).any(|window| window == MESSAGE)
+        let Self::Status(refusal) = self else { return false };
+        refusal.status == StatusCode::BAD_REQUEST && refusal.body.windows(MESSAGE.len()).any(|window| window == MESSAGE)
     }
 
     /// The status, if the server answered with one.
     #[must_use]
     pub fn status(&self) -> Option<StatusCode> {
         match self {
-            Self::Status { status, .. } => Some(*status),
+            Self::Status(refusal) => Some(refusal.status),
             _ => None,
         }
     }

@@ -184,7 +184,7 @@ impl Upstream {
             self.complete(&call).await
         };
         let refusal = match ask(10_000_000).await {
-            Err(UpstreamError::Status { body, status, .. }) if status.is_client_error() => body,
+            Err(UpstreamError::Status(refusal)) if refusal.status.is_client_error() => refusal.body,
             Err(error) => return Err(error),
             Ok(reply) => return Ok(reply.choices.first().map_or(0, |choice| most_candidates(&choice.tokens))),
         };
@@ -262,9 +262,9 @@ impl Upstream {
                     }
                 }
                 Err(error) if error.is_unprintable_row() => runner = Runner::V1,
-                Err(UpstreamError::Status { status, body, .. }) if status.is_client_error() => {
-                    let message = message_of(&body);
-                    return Ok(unusable(match status.as_u16() {
+                Err(UpstreamError::Status(refusal)) if refusal.status.is_client_error() => {
+                    let message = message_of(&refusal.body);
+                    return Ok(unusable(match refusal.status.as_u16() {
                         404 | 405 => GenerateRoute::Missing,
                         403 => GenerateRoute::Disabled { message },
                         _ => GenerateRoute::Failing { message },

@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::client::Upstream;
 use super::completions::{CompletionCall, PATH, WireLogprobs};
-use super::error::UpstreamError;
+use super::error::{Refusal, UpstreamError};
 use super::wire::Sampled;
 
 /// The tokens that one event brought.
@@ -88,11 +88,11 @@ fn parse(data: &[u8]) -> Result<DecodedChunk, UpstreamError> {
     if let Some(error) = chunk.error {
         let code = error.get("code").and_then(serde_json::Value::as_u64).and_then(|code| u16::try_from(code).ok());
         let status = code.and_then(|code| http::StatusCode::from_u16(code).ok());
-        return Err(UpstreamError::Status {
+        return Err(UpstreamError::Status(Box::new(Refusal {
             status: status.unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR),
             headers: http::HeaderMap::new(),
             body: Bytes::copy_from_slice(data),
-        });
+        })));
     }
     let mut decoded = DecodedChunk { fingerprint: chunk.system_fingerprint, ..DecodedChunk::default() };
     if let Some(choice) = chunk.choices.into_iter().next() {

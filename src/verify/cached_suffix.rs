@@ -22,7 +22,9 @@ impl CachedSuffix {
     }
 
     /// Scores `tokens`, computing everything where the server cannot print what it has not computed.
-    async fn score(&self, round: &Round<'_>, tokens: &[TokenId]) -> Result<GenerateReply, UpstreamError> {
+    ///
+    /// Which of the two happened is told with the reply.
+    async fn score(&self, round: &Round<'_>, tokens: &[TokenId]) -> Result<(GenerateReply, bool), UpstreamError> {
         let neutral = SamplingFields::default();
         let mut call = GenerateCall {
             origin: &round.terms.origin,
@@ -36,9 +38,9 @@ impl CachedSuffix {
         match self.upstream.generate(&call).await {
             Err(error) if error.is_unprintable_row() => {
                 call.skip_cache = true;
-                self.upstream.generate(&call).await
+                Ok((self.upstream.generate(&call).await?, true))
             }
-            reply => reply,
+            reply => Ok((reply?, false)),
         }
     }
 
@@ -68,14 +70,22 @@ impl CachedSuffix {
     /// that ends with the draft leaves the draft's own block to be computed, for a prompt is never cached to its
     /// end; so the row is there, unless the context alone is cached right up to it. Then, and for drafts that
     /// were not drawn, the server's own sample decides.
-    async fn recover(&self, round: &Round<'_>, tokens: &[TokenId], index: usize) -> Result<Observation, UpstreamError> {
+    async fn recover(
+        &self,
+        round: &Round<'_>,
+        tokens: &[TokenId],
+        index: usize,
+    ) -> Result<(Observation, bool), UpstreamError> {
+        let mut recomputed = false;
         if !round.proposal.is_certain() {
-            let reply = self.score(round, &tokens[..=index]).await?;
+            let (reply, anew) = self.score(round, &tokens[..=index]).await?;
             if let Some(observation) = self.observe(round, &reply, index + 1, index) {
-                return Ok(observation);
+                return Ok((observation, anew));
             }
+            recomputed = anew;
         }
-        self.sampler.sample(round.terms, &tokens[..index]).await.map(Observation::Sampled)
+        let sampled = self.sampler.sample(round.terms, &tokens[..index]).await?;
+        Ok((Observation::Sampled(sampled), recomputed))
     }
 }
 
@@ -88,7 +98,8 @@ impl Verifier for CachedSuffix {
         Box::pin(async move {
             let tokens = round.tokens();
             let start = round.context.len();
-            let reply = self.score(&round, &tokens).await?;
+            let (reply, mut recomputed) =
+                self.score(&round, &tokens).await.map(|(reply, anew)| (reply, usize::from(anew)))?;
             let mut observations: Vec<Option<Observation>> =
                 (start..tokens.len()).map(|index| self.observe(&round, &reply, tokens.len(), index)).collect();
             let lost: Vec<usize> =
@@ -96,17 +107,19 @@ impl Verifier for CachedSuffix {
             let recovered = if round.proposal.is_certain() && lost.len() > 1 {
                 let prompts = lost.iter().map(|index| &tokens[..*index]).collect();
                 let samples = self.sampler.sample_each(round.terms, prompts).await?;
-                samples.into_iter().map(Observation::Sampled).collect()
+                samples.into_iter().map(Observation::Sampled).collect::<Vec<_>>()
             } else {
                 let each = lost.iter().map(|index| self.recover(&round, &tokens, *index));
-                futures_util::future::try_join_all(each).await?
+                let all = futures_util::future::try_join_all(each).await?;
+                recomputed += all.iter().filter(|(_, anew)| *anew).count();
+                all.into_iter().map(|(observation, _)| observation).collect()
             };
             let lost_rows = lost.len();
             for (index, observation) in lost.into_iter().zip(recovered) {
                 observations[index - start] = Some(observation);
             }
             let bonus = self.bonus(&round, &tokens, reply.sampled).await?;
-            Ok(Evidence { observations: observations.into_iter().flatten().collect(), bonus, lost_rows })
+            Ok(Evidence { observations: observations.into_iter().flatten().collect(), bonus, lost_rows, recomputed })
         })
     }
 }

@@ -100,6 +100,8 @@ pub struct Evidence {
     pub bonus: Scored,
     /// How many rows the prefix cache had swallowed and had to be asked for again.
     pub lost_rows: usize,
+    /// How often the server had to compute a whole context because it could not print rows it had not computed.
+    pub recomputed: usize,
 }
 
 /// A boxed future, so that strategies stand behind one trait object.

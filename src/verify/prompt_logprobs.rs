@@ -56,7 +56,7 @@ impl Verifier for PromptLogprobs {
             });
             let observations = observations.collect::<Result<_, _>>()?;
             let bonus = choice.tokens.into_iter().next().ok_or_else(|| protocol("no token".to_owned()))?;
-            Ok(Evidence { observations, bonus: scored(bonus, round.terms.logprobs), lost_rows: 0 })
+            Ok(Evidence { observations, bonus: scored(bonus, round.terms.logprobs), lost_rows: 0, recomputed: 0 })
         })
     }
 }

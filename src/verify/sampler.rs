@@ -137,7 +137,7 @@ fn first_token(tokens: Vec<Sampled>, logprobs: usize) -> Result<Scored, Upstream
 }
 
 /// A sampled token with its `logprobs` likeliest companions, in the server's order.
-
+#[must_use]
 pub fn scored(sampled: Sampled, logprobs: usize) -> Scored {
     let mut top: Vec<Entry> = sampled.candidates.iter().map(|c| Entry { token: c.token, logprob: c.logprob }).collect();
     // Stable, so that ties stay in the server's order; the sampled token, if it came on top of the N, is last.

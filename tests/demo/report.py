@@ -1,15 +1,21 @@
 """The demo's table: what was measured, whichever way it came out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
 from rollouts import Rollout, Speculation
 
+# In nats. Logits of a bfloat16 model are spaced by an eighth where its likeliest tokens lie, and
+# vLLM's own differ by that much between one batch shape and another.
+NEAR_TIE = 0.25
+
 CAVEATS = [
     "The draft is the target's own GGUF file, quantised again to 8 bits: a generous draft of the model "
     "that was made from it, so expect less from a draft that was trained apart.",
     "The target runs in bfloat16, where vLLM's own numbers depend on the shape of the batch: greedy "
-    "outputs may part at a near-tie, and from there on they differ.",
+    f"outputs may part at a near-tie (here: two tokens within {NEAR_TIE} nats of each other), and from "
+    "there on they differ.",
     "One request at a time. Each way has a cache_salt of its own, so neither finds the other's tokens in "
     "the server's prefix cache.",
 ]
@@ -23,6 +29,8 @@ class Pair:
     direct: Rollout
     proxied: Rollout
     speculation: Speculation
+    parting_gap: float | None = None
+    """Where the tokens of two greedy rollouts part: how much likelier the server finds its own."""
 
     @property
     def ratio(self) -> float:
@@ -31,6 +39,10 @@ class Pair:
     @property
     def identical(self) -> bool:
         return self.direct.token_ids == self.proxied.token_ids
+
+    @property
+    def parted_at_near_tie(self) -> bool:
+        return self.parting_gap is not None and abs(self.parting_gap) <= NEAR_TIE
 
 
 def table(pairs: list[Pair]) -> list[list[str]]:
@@ -45,10 +57,14 @@ def table(pairs: list[Pair]) -> list[list[str]]:
     return rows
 
 
-def identical_share(pairs: list[Pair]) -> float | None:
-    """The share of greedy pairs with the same tokens; None without greedy pairs."""
-    greedy = [pair for pair in pairs if pair.temperature == 0]
-    return sum(pair.identical for pair in greedy) / len(greedy) if greedy else None
+def agreeing_share(pairs: list[Pair]) -> float:
+    """The share of greedy pairs that are identical, or part where the server itself all but tossed a coin."""
+    greedy = _greedy(pairs)
+    return sum(pair.identical or pair.parted_at_near_tie for pair in greedy) / len(greedy)
+
+
+def _greedy(pairs: list[Pair]) -> list[Pair]:
+    return [pair for pair in pairs if pair.temperature == 0]
 
 
 def aligned(rows: list[list[str]]) -> str:
@@ -73,9 +89,9 @@ def _speculation(pairs: list[Pair]) -> Speculation:
     return sum((pair.speculation for pair in pairs), Speculation())
 
 
-def _identical(pairs: list[Pair]) -> str:
-    greedy = [pair for pair in pairs if pair.temperature == 0]
-    return f"{sum(pair.identical for pair in greedy)} of {len(greedy)}" if greedy else "–"
+def _share(pairs: list[Pair], holds: Callable[[Pair], bool]) -> str:
+    greedy = _greedy(pairs)
+    return f"{sum(map(holds, greedy))} of {len(greedy)}" if greedy else "–"
 
 
 def _or_none(value: float | None, form: str) -> str:
@@ -89,5 +105,6 @@ _ROWS = {
     "ratio (median of pairs, min .. max)": _ratio,
     "acceptance length (tokens a round)": lambda pairs: _or_none(_speculation(pairs).acceptance_length, ".2f"),
     "acceptance rate": lambda pairs: _or_none(_speculation(pairs).acceptance_rate, ".1%"),
-    "identical greedy outputs": _identical,
+    "identical greedy outputs": lambda pairs: _share(pairs, lambda pair: pair.identical),
+    "greedy outputs parted at a near-tie": lambda pairs: _share(pairs, lambda pair: pair.parted_at_near_tie),
 }

@@ -7,6 +7,7 @@ import urllib.request
 from dataclasses import dataclass
 
 REQUEST_TIMEOUT = 300.0
+GAP_CANDIDATES = 5
 
 DRAFTS = "vllm:spec_decode_num_drafts_total"
 DRAFTED = "vllm:spec_decode_num_draft_tokens_total"
@@ -77,6 +78,22 @@ class Arm:
         reply = post(f"{self.url}/v1/completions", request)
         seconds = time.perf_counter() - started
         return Rollout(reply["choices"][0]["token_ids"], seconds)
+
+    def gap(self, context: list[int], chosen: int, other: int) -> float | None:
+        """How much likelier the server finds one token than another after a context, in nats.
+        None when one of them is not among the likeliest."""
+        request = {
+            "prompt": context,
+            "max_tokens": 1,
+            "temperature": 0,
+            "logprobs": GAP_CANDIDATES,
+            "return_tokens_as_token_ids": True,
+        }
+        likeliest = post(f"{self.url}/v1/completions", request)["choices"][0]["logprobs"]["top_logprobs"][0]
+        try:
+            return likeliest[f"token_id:{chosen}"] - likeliest[f"token_id:{other}"]
+        except KeyError:
+            return None
 
     def speculation(self) -> Speculation:
         """The counters now; all zero where the server does not speculate."""

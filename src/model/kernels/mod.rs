@@ -2,4 +2,5 @@
 
 pub(super) mod attention;
 pub(super) mod ops;
+pub(super) mod quantised;
 pub(super) mod rope;
