@@ -134,8 +134,7 @@ impl Engine {
     /// Runs a rollout and tells `events` of every delta, the last of which has a finish, or of the error that ended
     /// it. Stops, and drops what it was waiting for, when nobody listens any more.
     pub async fn run(&self, rollout: Rollout, events: mpsc::Sender<Result<Delta, RolloutError>>) {
-        let metrics = &self.shared.settings.metrics;
-        metrics.requests.rollouts_running.inc();
+        let _counted = Counted::new(&self.shared.settings.metrics.requests.rollouts_running);
         let running = Running::new(&self.shared, rollout, &events);
         tokio::select! {
             biased;
@@ -147,7 +146,6 @@ impl Engine {
                 }
             }
         }
-        metrics.requests.rollouts_running.dec();
     }
 }
 
@@ -158,6 +156,22 @@ impl Shared {
             Strategy::PromptLogprobs => &self.prompt_logprobs,
             Strategy::FanOut => &self.fan_out,
         }
+    }
+}
+
+/// One more in a gauge, also while a panic unwinds.
+struct Counted<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -196,7 +210,8 @@ impl<'a> Running<'a> {
         // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
         // model reads the prompt meanwhile.
         self.drafters.prepare(self.sequence.tokens());
-        let (first, prefill) = self.shared.sampler.prefill(&self.terms, self.sequence.tokens()).await?;
+        let stop = &self.sequence.rules().stop_token_ids;
+        let (first, prefill) = self.shared.sampler.prefill(&self.terms, self.sequence.tokens(), stop).await?;
         self.prefill = Some(prefill);
         self.shared.settings.metrics.speculation.decoded_tokens.inc();
         self.commit(first)?;
