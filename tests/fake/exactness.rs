@@ -55,7 +55,7 @@ pub async fn fit(rig: &Rig, fields: &Value, expected: &SamplingParams, rollouts:
 /// Fails unless rollouts follow the law. A sample that is unlikely by chance gets one more try: an exact sidecar fails
 /// once in a million runs.
 pub async fn assert_exact(rig: &Rig, fields: Value, expected: SamplingParams) {
-    const ROLLOUTS: usize = 1000;
+    const ROLLOUTS: usize = 1200;
     let first = fit(rig, &fields, &expected, ROLLOUTS).await;
     if first.p_value < 1e-3 {
         let second = fit(rig, &fields, &expected, ROLLOUTS).await;

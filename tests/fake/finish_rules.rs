@@ -108,17 +108,22 @@ async fn at_an_end_of_sequence() {
     assert!(ends > 6);
 }
 
-/// An id that generation_config.json adds, which is no special token of the tokenizer's.
+/// Ids that generation_config.json adds, special tokens of the tokenizer's.
 #[tokio::test]
 async fn at_an_end_of_sequence_that_the_model_adds() {
-    let (end, language) = (5, endless());
-    let defaults = GenerationDefaults { extra_eos: vec![end], ..GenerationDefaults::default() };
+    let language = endless();
+    let defaults = GenerationDefaults { extra_eos: vec![5, 9], ..GenerationDefaults::default() };
     let config = FakeConfig { language, defaults, ..FakeConfig::default() };
     let drafters = often_right(&config.language);
     let rig = Plan::new(config).drafters(drafters).start().await;
-    for prompt in 0..12 {
-        same_answer(&rig, &with(&greedy(60), "prompt", json!([prompt, 6]))).await;
+    let mut stopped = 0;
+    for prompt in 10..22 {
+        let body = with(&greedy(60), "prompt", json!([prompt, 6]));
+        stopped += usize::from(same_answer(&rig, &body).await["choices"][0]["stop_reason"].is_number());
+        same_answer(&rig, &with(&body, "ignore_eos", json!(true))).await;
+        same_answer(&rig, &with(&body, "skip_special_tokens", json!(false))).await;
     }
+    assert!(stopped > 4, "{stopped}");
 }
 
 /// The language writes the bytes of é and 😀 as they come, whole characters and pieces of them.
