@@ -1,5 +1,10 @@
 //! The drafters of one rollout, asked in turn until one has a proposal.
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
+
+use futures_util::FutureExt;
+
 use crate::draft::{DraftError, DraftRequest, Drafter};
 use crate::speculation::{Proposal, TokenId};
 use crate::telemetry::DraftMetrics;
@@ -42,13 +47,14 @@ impl Drafters {
     }
 
     /// The first proposal that is not empty. A drafter that fails is counted and passed over, and left out for the
-    /// rest of the rollout if it cannot recover.
+    /// rest of the rollout if it cannot recover, as one that panicked cannot.
     pub async fn propose(&mut self, request: DraftRequest<'_>) -> Proposal {
         let mut at = 0;
         while let Some(drafter) = self.list.get_mut(at) {
             let name = drafter.name();
             let timer = self.metrics.start();
-            match drafter.propose(request).await {
+            let proposed = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind().await;
+            match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(message_of(&*panic)))) {
                 Ok(proposal) if !proposal.drafts.is_empty() => {
                     self.metrics.proposed(name, timer);
                     return proposal;
@@ -67,4 +73,11 @@ impl Drafters {
         }
         Proposal::default()
     }
+}
+
+/// What a panic said.
+fn message_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
+    format!("it panicked: {}", text.as_deref().unwrap_or("without a word"))
 }

@@ -93,8 +93,8 @@ struct Shared {
     fan_out: FanOut,
 }
 
-/// How many times in a row the server may answer a draw from the tail with a token it was told not to draw.
-const MOST_TAIL_DRAWS: usize = 64;
+/// How many times the server may answer the draws from a position's tail with a token it was told not to draw.
+const MOST_LEAKS: usize = 64;
 
 impl Engine {
     /// An engine with these settings.
@@ -134,8 +134,7 @@ impl Engine {
     /// Runs a rollout and tells `events` of every delta, the last of which has a finish, or of the error that ended
     /// it. Stops, and drops what it was waiting for, when nobody listens any more.
     pub async fn run(&self, rollout: Rollout, events: mpsc::Sender<Result<Delta, RolloutError>>) {
-        let metrics = &self.shared.settings.metrics;
-        metrics.requests.rollouts_running.inc();
+        let _counted = Counted::new(&self.shared.settings.metrics.requests.rollouts_running);
         let running = Running::new(&self.shared, rollout, &events);
         tokio::select! {
             biased;
@@ -147,7 +146,6 @@ impl Engine {
                 }
             }
         }
-        metrics.requests.rollouts_running.dec();
     }
 }
 
@@ -158,6 +156,22 @@ impl Shared {
             Strategy::PromptLogprobs => &self.prompt_logprobs,
             Strategy::FanOut => &self.fan_out,
         }
+    }
+}
+
+/// One more in a gauge, also while a panic unwinds.
+struct Counted<'a>(&'a prometheus::IntGauge);
+
+impl<'a> Counted<'a> {
+    fn new(gauge: &'a prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 
@@ -196,7 +210,8 @@ impl<'a> Running<'a> {
         // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
         // model reads the prompt meanwhile.
         self.drafters.prepare(self.sequence.tokens());
-        let (first, prefill) = self.shared.sampler.prefill(&self.terms, self.sequence.tokens()).await?;
+        let stop = &self.sequence.rules().stop_token_ids;
+        let (first, prefill) = self.shared.sampler.prefill(&self.terms, self.sequence.tokens(), stop).await?;
         self.prefill = Some(prefill);
         self.shared.settings.metrics.speculation.decoded_tokens.inc();
         self.commit(first)?;
@@ -340,9 +355,9 @@ impl<'a> Running<'a> {
                     self.commit(scored)?;
                     return Ok(at);
                 }
-                Next::Outside { banned } => {
+                Next::Outside => {
                     let (draft, observation) = (&proposal.drafts[at], &evidence.observations[at]);
-                    let scored = self.draw_outside(draft, observation, &banned).await?;
+                    let scored = self.draw_outside(draft, observation).await?;
                     self.commit(scored)?;
                     return Ok(at);
                 }
@@ -360,26 +375,25 @@ impl<'a> Running<'a> {
     }
 
     /// The token of a position whose residual was found to lie in the tail of its row.
-    async fn draw_outside(
-        &mut self,
-        draft: &Draft,
-        observation: &Observation,
-        banned: &[TokenId],
-    ) -> Result<Scored, RolloutError> {
+    async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Scored, RolloutError> {
         let settings = &self.shared.settings;
         let Observation::Row(row) = observation else {
             return Ok(self.shared.sampler.sample(&self.terms, self.sequence.tokens()).await?);
         };
-        for _ in 0..MOST_TAIL_DRAWS {
+        let mut row = row.clone();
+        let mut leaks = 0;
+        while leaks < MOST_LEAKS {
             settings.metrics.speculation.tail_samples.inc();
-            let drawn = self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), banned).await?;
-            match judge_tail(draft, row, &drawn, settings.rule.as_ref(), &mut self.rng) {
+            let banned: Vec<_> = row.entries().iter().map(|entry| entry.token).collect();
+            let drawn = self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), &banned).await?;
+            leaks += usize::from(banned.contains(&drawn.token));
+            match judge_tail(draft, &mut row, &drawn, settings.rule.as_ref(), &mut self.rng) {
                 TailVerdict::Keep => return Ok(drawn),
                 TailVerdict::Token(scored) => return Ok(scored),
                 TailVerdict::Again => {}
             }
         }
-        let reason = format!("{MOST_TAIL_DRAWS} tokens in a row came from the banned ids");
+        let reason = format!("{MOST_LEAKS} tokens came from the banned ids");
         Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into())
     }
 }

@@ -83,11 +83,8 @@ pub enum Next {
     Bonus,
     /// The draft at this position was not kept; this is its token.
     Token(Scored),
-    /// The draft was rejected, and the server has to draw from outside of these ids, at temperature 1.
-    Outside {
-        /// The ids whose p is known.
-        banned: Vec<TokenId>,
-    },
+    /// The draft was rejected, and the server has to draw from outside of the row's ids, at temperature 1.
+    Outside,
     /// Nothing can be said without the server drawing a token at this position with the client's own parameters.
     Sample,
 }
@@ -153,7 +150,7 @@ fn judge(
     let residual = Residual::new(draft, &known, rule);
     match residual.at(rng.random(), draft.token).map(scored) {
         Some(Some(scored)) => Judgement::Stop(Next::Token(scored)),
-        _ => Judgement::Stop(Next::Outside { banned: known.listed.iter().map(|(id, _)| *id).collect() }),
+        _ => Judgement::Stop(Next::Outside),
     }
 }
 
@@ -170,10 +167,14 @@ pub enum TailVerdict {
 
 /// Judges `drawn`, which the server drew from the tail of the distribution that `row` describes.
 ///
+/// A token that is not kept is learnt: the next draw leaves it out, so that a drafter whose tail is almost the target's,
+/// which makes most draws come to nothing, costs no more draws than it lists ids. Each draw, with whatever is known by
+/// then, gives every token a chance in proportion to its residual, so this changes nothing in what comes out.
+///
 /// The tail is reached only at temperature 1 without truncation, where p is the exponential of the log-probability.
 pub fn judge_tail(
     draft: &Draft,
-    row: &super::Row,
+    row: &mut super::Row,
     drawn: &Scored,
     rule: &dyn AcceptanceRule,
     rng: &mut dyn rand::RngCore,
@@ -183,8 +184,8 @@ pub fn judge_tail(
     if in_tail && rng.random::<f64>() < acceptance {
         return TailVerdict::Keep;
     }
-    let listed = row.entries().iter().map(|entry| (entry.token, entry.logprob.exp())).collect();
-    let residual = Residual::new(draft, &Known { listed, tail: row.tail() }, rule);
+    row.learn(drawn);
+    let residual = Residual::new(draft, &super::target::raw(row), rule);
     match residual.at(rng.random(), draft.token) {
         Some(token) => match row.logprob(token) {
             Some(logprob) => TailVerdict::Token(Scored { token, logprob, top: row.top().to_vec() }),

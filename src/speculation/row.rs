@@ -15,7 +15,7 @@ pub struct Entry {
 /// possibly one more (the draft) from anywhere below them.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Row {
-    /// Most likely first; equal log-probabilities by ascending id. Distinct ids.
+    /// Most likely first, equal log-probabilities by ascending id; then what was learnt later. Distinct ids.
     entries: Vec<Entry>,
     /// How many of the first entries are the most likely tokens of the whole vocabulary.
     top: usize,
@@ -45,7 +45,7 @@ impl Row {
         Some(Self { entries, top })
     }
 
-    /// Every known token, most likely first.
+    /// Every known token: most likely first, then what was learnt later.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries
@@ -61,6 +61,13 @@ impl Row {
     #[must_use]
     pub fn logprob(&self, token: TokenId) -> Option<f64> {
         self.entries.iter().find(|entry| entry.token == token).map(|entry| entry.logprob)
+    }
+
+    /// Adds a token from outside, whose log-probability became known. The top stays what it is.
+    pub fn learn(&mut self, scored: &Scored) {
+        if self.logprob(scored.token).is_none() {
+            self.entries.push(Entry { token: scored.token, logprob: scored.logprob });
+        }
     }
 
     /// The probability that the row does not account for.

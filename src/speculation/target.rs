@@ -141,7 +141,8 @@ fn greedy(row: &Row) -> Option<Known> {
     (last.logprob < first.logprob).then(|| Known { listed: vec![(first.token, 1.0)], tail: 0.0 })
 }
 
-fn raw(row: &Row) -> Known {
+/// Untruncated sampling at temperature 1.
+pub(super) fn raw(row: &Row) -> Known {
     let listed = row.entries().iter().map(|entry| (entry.token, entry.logprob.exp())).collect();
     Known { listed, tail: row.tail() }
 }

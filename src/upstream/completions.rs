@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::client::Upstream;
 use super::error::UpstreamError;
@@ -65,6 +65,7 @@ pub struct CompletionChoice {
 pub(super) struct WireRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
+    #[serde(serialize_with = "one_or_many")]
     prompt: &'a [Cow<'a, [u32]>],
     #[serde(flatten)]
     sampling: &'a SamplingFields,
@@ -82,6 +83,14 @@ pub(super) struct WireRequest<'a> {
     cache_salt: Option<&'a str>,
     return_tokens_as_token_ids: bool,
     pub(super) stream: bool,
+}
+
+/// A single prompt is a list of ids: the Rust frontend takes no list of prompts, not even one of a single prompt.
+fn one_or_many<S: Serializer>(prompts: &&[Cow<'_, [u32]>], serializer: S) -> Result<S::Ok, S::Error> {
+    match prompts {
+        [one] => one.serialize(serializer),
+        many => many.serialize(serializer),
+    }
 }
 
 impl<'a> CompletionCall<'a> {

@@ -261,7 +261,12 @@ impl Upstream {
                         runner = Runner::V1;
                     }
                 }
-                Err(error) if error.is_unprintable_row() => runner = Runner::V1,
+                Err(error) if error.is_unprintable_row() => {
+                    runner = Runner::V1;
+                    // Where every cached row is unprintable, only a reply without any tells what the server reports.
+                    let anew = self.generate(&GenerateCall { skip_cache: true, ..call.clone() }).await;
+                    reports_cached_tokens |= anew.is_ok_and(|reply| reply.cached_tokens.is_some());
+                }
                 Err(UpstreamError::Status(refusal)) if refusal.status.is_client_error() => {
                     let message = message_of(&refusal.body);
                     return Ok(unusable(match refusal.status.as_u16() {

@@ -43,12 +43,19 @@ impl Sampler {
         self.first(&call, terms.logprobs).await
     }
 
-    /// The first token after a prompt, with what the server said of the request as a whole.
+    /// The first token after a prompt, with what the server said of the request as a whole. The client's stop tokens
+    /// make no difference to one token, but let the server refuse those that do not exist.
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn prefill(&self, terms: &Terms, prompt: &[TokenId]) -> Result<(Scored, Prefill), UpstreamError> {
-        let reply = self.upstream.complete(&call(terms, vec![Cow::Borrowed(prompt)], 1)).await?;
+    pub async fn prefill(
+        &self,
+        terms: &Terms,
+        prompt: &[TokenId],
+        stop_token_ids: &[TokenId],
+    ) -> Result<(Scored, Prefill), UpstreamError> {
+        let call = CompletionCall { stop_token_ids, ..call(terms, vec![Cow::Borrowed(prompt)], 1) };
+        let reply = self.upstream.complete(&call).await?;
         let prefill =
             Prefill { cached_tokens: reply.cached_tokens, fingerprint: reply.fingerprint, model: reply.model };
         let tokens = reply.choices.into_iter().next().map(|choice| choice.tokens).unwrap_or_default();

@@ -41,7 +41,11 @@ impl Engine {
             garbage: config.garbage,
             last_rows: Vec::new(),
         };
-        Self { codec: TextCodec::new(config.language.vocab), config, state: Mutex::new(state) }
+        Self {
+            codec: TextCodec::with_ends(config.language.vocab, &config.defaults.extra_eos),
+            config,
+            state: Mutex::new(state),
+        }
     }
 
     /// The model that would compute a token now.

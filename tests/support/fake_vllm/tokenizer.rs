@@ -28,8 +28,17 @@ impl TextCodec {
     /// If `vocab` is below 2.
     #[must_use]
     pub fn new(vocab: usize) -> Self {
+        Self::with_ends(vocab, &[])
+    }
+
+    /// As [`TextCodec::new`], where the ids in `ends` are special tokens too, named `<|endN|>`.
+    ///
+    /// # Panics
+    /// If `vocab` is below 2.
+    #[must_use]
+    pub fn with_ends(vocab: usize, ends: &[u32]) -> Self {
         assert!(vocab >= 2, "a text token and the end of sequence");
-        let json = tokenizer_json(vocab);
+        let json = tokenizer_json(vocab, ends);
         let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
         Self { json, tokenizer }
     }
@@ -114,19 +123,26 @@ impl TextStream {
     }
 }
 
-fn tokenizer_json(vocab: usize) -> Value {
+fn tokenizer_json(vocab: usize, ends: &[u32]) -> Value {
     let last = vocab - 1;
+    let special = |id: usize, content: &str| {
+        json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false})
+    };
+    let end = |id: &u32| (*id as usize, format!("<|end{id}|>"));
+    let ends: Vec<(usize, String)> = ends.iter().filter(|id| (**id as usize) < last).map(end).collect();
     let mut ids: Map<String, Value> = pieces().take(last).enumerate().map(|(id, piece)| (piece, json!(id))).collect();
     for id in ids.len()..last {
         ids.insert(format!("piece{id}"), json!(id));
     }
+    ids.retain(|_, id| ends.iter().all(|(end, _)| json!(end) != *id));
+    ids.extend(ends.iter().map(|(id, name)| (name.clone(), json!(id))));
     ids.insert(EOS_TEXT.to_owned(), json!(last));
-    let eos = json!({"id": last, "content": EOS_TEXT, "special": true, "single_word": false, "lstrip": false,
-        "rstrip": false, "normalized": false});
+    let added: Vec<Value> = ends.iter().map(|(id, name)| special(*id, name)).chain([special(last, EOS_TEXT)]).collect();
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,
-        "added_tokens": [eos], "pre_tokenizer": byte_level, "decoder": byte_level,
+        "added_tokens": added, "pre_tokenizer": byte_level, "decoder": byte_level,
         "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
             "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "vocab": ids, "merges": []},
     })

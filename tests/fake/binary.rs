@@ -1,0 +1,126 @@
+//! The command itself.
+
+use std::process::{Output, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use super::support::fake_vllm::{FakeConfig, FakeVllm, TextCodec};
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_sidedraft"));
+    command.args(arguments).kill_on_drop(true);
+    command
+}
+
+async fn run(arguments: &[&str]) -> Output {
+    command(arguments).output().await.unwrap()
+}
+
+#[tokio::test]
+async fn settings_that_make_no_sense_are_one_line_on_standard_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let fine = ["--upstream", "http://127.0.0.1:9"];
+    for settings in [
+        vec!["--upstream", "not a url"],
+        vec!["--upstream", "ftp://127.0.0.1"],
+        vec!["--upstream", "http://127.0.0.1:9?a=b"],
+        [&fine[..], &["--drafter", "neural"]].concat(),
+        [&fine[..], &["--ngram-min", "5", "--ngram-max", "3"]].concat(),
+        [&fine[..], &["--upstream-api-key", "a\nb"]].concat(),
+    ] {
+        for subcommand in ["serve", "doctor"] {
+            let output = run(&[&[subcommand], &settings[..]].concat()).await;
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert!(!output.status.success(), "{subcommand} {settings:?}");
+            assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+            assert!(said.starts_with("sidedraft: "), "{said}");
+            assert!(output.stdout.is_empty());
+        }
+    }
+    drop(folder);
+}
+
+#[tokio::test]
+async fn flags_that_do_not_exist_or_have_no_such_value_are_refused() {
+    for flags in [
+        vec!["serve"],
+        vec!["serve", "--upstream", "http://h", "--draft-tokens", "0"],
+        vec!["serve", "--upstream", "http://h", "--draft-tokens", "65"],
+        vec!["serve", "--upstream", "http://h", "--strategy", "magic"],
+        vec!["doctor", "--nonsense"],
+        vec![],
+    ] {
+        assert_eq!(run(&flags).await.status.code(), Some(2), "{flags:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_doctor_says_by_its_exit_code_whether_speculation_would_work() {
+    let fake = FakeVllm::start_default().await;
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = fake.write_tokenizer(folder.path());
+    let tokenizer = tokenizer.to_str().unwrap();
+    let url = fake.url();
+    let ask = |upstream: String, flags: Vec<String>| async move {
+        let mut arguments = vec!["doctor", "--upstream", &upstream];
+        arguments.extend(flags.iter().map(String::as_str));
+        let output = run(&arguments).await;
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let flags = |list: &[&str]| list.iter().map(|flag| (*flag).to_owned()).collect::<Vec<_>>();
+
+    let (code, report) = ask(url.clone(), flags(&["--tokenizer", tokenizer])).await;
+    assert_eq!(code, Some(0), "{report}");
+    assert!(report.contains("vLLM 0.32.0") && report.contains("A cached suffix"), "{report}");
+
+    let (code, report) = ask(url.clone(), flags(&["--tokenizer", tokenizer, "--drafter", "off"])).await;
+    assert_eq!(code, Some(1), "{report}");
+    let (code, report) = ask(url.clone(), Vec::new()).await;
+    assert_eq!((code, report.contains("--tokenizer")), (Some(1), true), "{report}");
+    let other = tempfile::tempdir().unwrap();
+    let wrong = TextCodec::new(50).write(other.path());
+    let (code, report) = ask(url.clone(), flags(&["--tokenizer", wrong.to_str().unwrap()])).await;
+    assert_eq!((code, report.contains("not the server's")), (Some(1), true), "{report}");
+    fake.kill().await;
+    let (code, report) = ask(url, flags(&["--tokenizer", tokenizer])).await;
+    assert_eq!((code, report.contains("/health")), (Some(1), true), "{report}");
+}
+
+#[tokio::test]
+async fn the_doctor_names_the_flag_that_would_help() {
+    let fake = FakeVllm::start(FakeConfig { scale_out: false, ..FakeConfig::default() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = fake.write_tokenizer(folder.path());
+    let output = run(&["doctor", "--upstream", &fake.url(), "--tokenizer", tokenizer.to_str().unwrap()]).await;
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success() && report.contains("--enable-scale-out"), "{report}");
+}
+
+#[tokio::test]
+async fn the_server_says_where_it_listens_and_drains_when_it_is_told_to_stop() {
+    let fake = FakeVllm::start_default().await;
+    let folder = tempfile::tempdir().unwrap();
+    let tokenizer = fake.write_tokenizer(folder.path());
+    let mut child = command(&["serve", "--upstream", &fake.url(), "--listen", "127.0.0.1:0"])
+        .args(["--tokenizer", tokenizer.to_str().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    let url = line["listening"].as_str().unwrap().to_owned();
+
+    let hang = fake.hang_next("chat");
+    let body = json!({"messages": [{"role": "user", "content": "hi"}], "max_tokens": 3});
+    let request = reqwest::Client::new().post(url + "/v1/chat/completions").json(&body).send();
+    let request = tokio::spawn(async move { request.await.unwrap().status() });
+    hang.reached().await;
+    let signal = std::process::Command::new("kill").args(["-TERM", &child.id().unwrap().to_string()]).status();
+    assert!(signal.unwrap().success());
+    hang.release();
+    assert_eq!(request.await.unwrap(), http::StatusCode::OK);
+    assert!(child.wait().await.unwrap().success());
+}

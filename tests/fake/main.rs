@@ -1,0 +1,27 @@
+//! The sidecar in front of a server whose every probability is known: what comes out is the server's, whatever happens.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs, dead_code, unreachable_pub)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod binary;
+mod cancellation;
+mod compare;
+mod draft_failures;
+mod drafters;
+mod exact_parameters;
+mod exact_strategies;
+mod exactness;
+mod finish_rules;
+mod forward_fields;
+mod forward_wire;
+mod greedy;
+mod invalid;
+mod lost_rows;
+mod metrics;
+mod outages;
+mod retries;
+mod rig;
+mod streams;
+mod tiny_llama;
+mod versions;
