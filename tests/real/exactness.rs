@@ -191,19 +191,25 @@ async fn tokenize(text: &str) -> Vec<u32> {
     reply["tokens"].as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
-/// Questions whose answers begin in many ways.
-const QUESTIONS: [&str; 3] = ["Name a fruit.", "Pick a number between 1 and 9.", "Tell me a story."];
+/// Questions whose answers begin in many ways, each with how to answer it.
+const QUESTIONS: [(&str, &str); 3] = [
+    ("Name a fruit, please.", " in a few words"),
+    ("Pick a number between 1 and 9.", ""),
+    ("Tell me a story.", " in a few plain words"),
+];
 
-/// The first token after this is certain to be the line break, so that all samples share the prefix of the second, which
-/// is the first to be drafted. A block of 32 tokens of it is cached.
-fn prompt(question: &str) -> String {
-    let system = "You are a helpful assistant who answers every question in a few plain words, without any preamble.";
+/// A prompt of 33 tokens: one block of the server's prefix cache and a token, so that little is computed a second time.
+/// The first token after it is certain to be the line break, so that all samples share the prefix of the second, which
+/// is the first to be drafted.
+fn prompt((question, how): (&str, &str)) -> String {
+    let system = format!("You are a helpful assistant who answers every question{how}.");
     format!("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant")
 }
 
 /// One retry with fresh samples: a true rule fails a test at 0.001 once in a thousand runs.
-async fn assert_exact(strategy: &str, question: &str, sampling: Sampling, count: usize) {
+async fn assert_exact(strategy: &str, question: (&str, &str), sampling: Sampling, count: usize) {
     let prompt_ids = tokenize(&prompt(question)).await;
+    assert_eq!(prompt_ids.len(), 33);
     let sidecar = sidecar(strategy, Arc::new(Lossless)).await;
     let mut seen = Vec::new();
     for _ in 0..2 {
@@ -211,9 +217,10 @@ async fn assert_exact(strategy: &str, question: &str, sampling: Sampling, count:
         let test = judge(&prompt_ids, sampling, &samples).await;
         let Sampling { temperature, top_k, top_p, min_p } = sampling;
         eprintln!(
-            "{strategy:>15}  T {temperature} top_k {top_k} top_p {top_p} min_p {min_p}  {} answers to {question:?}: \
+            "{strategy:>15}  T {temperature} top_k {top_k} top_p {top_p} min_p {min_p}  {} answers to {:?}: \
              G {:.1} on {} degrees of freedom, p = {:.4}",
             samples.len(),
+            question.0,
             test.g,
             test.dof,
             test.p_value
