@@ -17,6 +17,7 @@ KINDS = {
     "sidedraft": "unit",
     "sidedraft::property": "property",
     "sidedraft::fake": "fake",
+    "sidedraft::fake_selftest": "fake",
     "sidedraft::real": "real",
 }
 OUTCOMES = ("passed", "failed", "skipped")

@@ -126,7 +126,10 @@ fn strategies(report: &mut Report, found: &Capabilities) {
         report.hint("start vLLM with --logprobs-mode raw_logprobs");
     }
     let name = "A cached suffix";
-    if Strategy::CachedSuffix.is_available(found) {
+    if Strategy::CachedSuffix.is_available(found) && found.generate.prints_badly {
+        report.line(Mark::Slow, name, "available, but calls fail over rows that the server did not compute");
+        report.hint("start vLLM with MALLOC_PERTURB_=255 in its environment: it fills such memory with zeros");
+    } else if Strategy::CachedSuffix.is_available(found) {
         report.line(Mark::Good, name, "available, lost rows can be told");
     } else {
         let why = match &found.generate.route {

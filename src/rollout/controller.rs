@@ -79,7 +79,7 @@ mod tests {
             max_logprobs: 20,
             raw_logprobs: true,
             prompt_logprobs: true,
-            generate: GenerateSupport { route, runner: Runner::V2, reports_cached_tokens: false },
+            generate: GenerateSupport { route, runner: Runner::V2, reports_cached_tokens: false, prints_badly: false },
             defaults: None,
             tokens_as_ids: false,
             end_tokens: BTreeMap::new(),

@@ -52,6 +52,8 @@ pub struct GenerateSupport {
     pub runner: Runner,
     /// Whether its replies say how many tokens were cached.
     pub reports_cached_tokens: bool,
+    /// Whether the server failed to print rows that it had not computed, so that such calls have to be made twice.
+    pub prints_badly: bool,
 }
 
 impl GenerateSupport {
@@ -249,8 +251,13 @@ impl Upstream {
             prompt_logprobs: 1,
             skip_cache: false,
         };
-        let unusable = |route| GenerateSupport { route, runner: Runner::Unknown, reports_cached_tokens: false };
-        let (mut runner, mut reports_cached_tokens) = (Runner::Unknown, false);
+        let unusable = |route| GenerateSupport {
+            route,
+            runner: Runner::Unknown,
+            reports_cached_tokens: false,
+            prints_badly: false,
+        };
+        let (mut runner, mut reports_cached_tokens, mut prints_badly) = (Runner::Unknown, false, false);
         for _ in 0..3 {
             match self.generate(&call).await {
                 Ok(reply) => {
@@ -263,6 +270,7 @@ impl Upstream {
                 }
                 Err(error) if error.is_unprintable_row() => {
                     runner = Runner::V1;
+                    prints_badly = true;
                     // Where every cached row is unprintable, only a reply without any tells what the server reports.
                     let anew = self.generate(&GenerateCall { skip_cache: true, ..call.clone() }).await;
                     reports_cached_tokens |= anew.is_ok_and(|reply| reply.cached_tokens.is_some());
@@ -281,7 +289,7 @@ impl Upstream {
                 Err(error) => return Err(error),
             }
         }
-        Ok(GenerateSupport { route: GenerateRoute::Available, runner, reports_cached_tokens })
+        Ok(GenerateSupport { route: GenerateRoute::Available, runner, reports_cached_tokens, prints_badly })
     }
 
     /// The render route shows the parameters that a bare request ends up with.
@@ -432,6 +440,7 @@ mod tests {
             route: GenerateRoute::Available,
             runner,
             reports_cached_tokens,
+            prints_badly: false,
         };
         assert!(support(Runner::V2, false).is_trusted());
         assert!(support(Runner::V1, true).is_trusted());

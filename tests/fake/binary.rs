@@ -43,17 +43,21 @@ async fn settings_that_make_no_sense_are_one_line_on_standard_error() {
 }
 
 #[tokio::test]
-async fn flags_that_do_not_exist_or_have_no_such_value_are_refused() {
+async fn flags_that_do_not_exist_or_have_no_such_value_are_refused_in_one_line() {
     for flags in [
         vec!["serve"],
         vec!["serve", "--upstream", "http://h", "--draft-tokens", "0"],
         vec!["serve", "--upstream", "http://h", "--draft-tokens", "65"],
         vec!["serve", "--upstream", "http://h", "--strategy", "magic"],
         vec!["doctor", "--nonsense"],
-        vec![],
     ] {
-        assert_eq!(run(&flags).await.status.code(), Some(2), "{flags:?}");
+        let output = run(&flags).await;
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{flags:?}");
+        assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+        assert!(said.starts_with("sidedraft: "), "{said}");
     }
+    assert_eq!(run(&[]).await.status.code(), Some(2));
 }
 
 #[tokio::test]

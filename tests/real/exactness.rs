@@ -1,7 +1,7 @@
 //! At a temperature the sidecar's tokens are distributed as the server's, and a wrong rule would show.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
@@ -17,12 +17,19 @@ use crate::support::stats::{GTest, chi_square_survival, g_test};
 
 const TOKENS: usize = 3;
 /// Requests in flight.
-const AT_ONCE: usize = 24;
+const AT_ONCE: usize = 40;
 /// A conditional distribution is tested where at least so many samples share the prefix.
 const ENOUGH: u64 = 40;
 
 /// The draft model at another temperature than the target's: a draft as wrong as this shows whether the rules mend it.
-struct Flattened(NeuralDrafter);
+///
+/// It goes back to its pool at the end of a rollout, so that the next one on the same prompt need not read it again.
+struct Flattened {
+    drafter: Option<NeuralDrafter>,
+    pool: Pool,
+}
+
+type Pool = Arc<Mutex<Vec<NeuralDrafter>>>;
 
 impl Drafter for Flattened {
     fn name(&self) -> &'static str {
@@ -30,15 +37,26 @@ impl Drafter for Flattened {
     }
 
     fn propose<'a>(&'a mut self, request: DraftRequest<'a>) -> ProposalFuture<'a> {
-        self.0.propose(DraftRequest { temperature: 1.6, top_k: None, ..request })
+        self.drafter.as_mut().unwrap().propose(DraftRequest { temperature: 2.5, top_k: None, ..request })
     }
 }
 
-struct FlattenedFactory(DraftModel);
+impl Drop for Flattened {
+    fn drop(&mut self) {
+        self.pool.lock().unwrap().extend(self.drafter.take());
+    }
+}
+
+struct FlattenedFactory {
+    model: DraftModel,
+    pool: Pool,
+}
 
 impl DrafterFactory for FlattenedFactory {
     fn drafters(&self) -> Vec<Box<dyn Drafter>> {
-        vec![Box::new(Flattened(NeuralDrafter::new(self.0.sequence(), self.0.vocabulary_size())))]
+        let pooled = self.pool.lock().unwrap().pop();
+        let new = || NeuralDrafter::new(self.model.sequence(), self.model.vocabulary_size());
+        vec![Box::new(Flattened { drafter: Some(pooled.unwrap_or_else(new)), pool: Arc::clone(&self.pool) })]
     }
 }
 
@@ -117,7 +135,7 @@ async fn sidecar(strategy: &str, rule: Arc<dyn AcceptanceRule>) -> Harness {
     let (gguf, tokenizer) = (gguf(), model_dir());
     let flags = ["--draft-model", &gguf, "--tokenizer", &tokenizer, "--strategy", strategy, "--draft-tokens", "2"];
     let model = load_draft_model(gguf.as_ref(), &settings(&server, &flags).target).await.unwrap();
-    let drafters = Arc::new(FlattenedFactory(model));
+    let drafters = Arc::new(FlattenedFactory { model, pool: Pool::default() });
     let sidecar = Harness::start_with(&server, &flags, |setup| setup.with_rule(rule).with_drafters(drafters)).await;
     sidecar.sidecar.ready().await;
     sidecar
@@ -173,11 +191,19 @@ async fn tokenize(text: &str) -> Vec<u32> {
     reply["tokens"].as_array().unwrap().iter().map(|id| u32::try_from(id.as_u64().unwrap()).unwrap()).collect()
 }
 
-const PROMPT: &str = "The weather today is";
+/// Questions whose answers begin in many ways.
+const QUESTIONS: [&str; 3] = ["Name a fruit.", "Pick a number between 1 and 9.", "Tell me a story."];
+
+/// The first token after this is certain to be the line break, so that all samples share the prefix of the second, which
+/// is the first to be drafted. A block of 32 tokens of it is cached.
+fn prompt(question: &str) -> String {
+    let system = "You are a helpful assistant who answers every question in a few plain words, without any preamble.";
+    format!("<|im_start|>system\n{system}<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant")
+}
 
 /// One retry with fresh samples: a true rule fails a test at 0.001 once in a thousand runs.
-async fn assert_exact(strategy: &str, prompt: &str, sampling: Sampling, count: usize) {
-    let prompt_ids = tokenize(prompt).await;
+async fn assert_exact(strategy: &str, question: &str, sampling: Sampling, count: usize) {
+    let prompt_ids = tokenize(&prompt(question)).await;
     let sidecar = sidecar(strategy, Arc::new(Lossless)).await;
     let mut seen = Vec::new();
     for _ in 0..2 {
@@ -185,7 +211,7 @@ async fn assert_exact(strategy: &str, prompt: &str, sampling: Sampling, count: u
         let test = judge(&prompt_ids, sampling, &samples).await;
         let Sampling { temperature, top_k, top_p, min_p } = sampling;
         eprintln!(
-            "{strategy:>15}  T {temperature} top_k {top_k} top_p {top_p} min_p {min_p}  {} samples of {prompt:?}: \
+            "{strategy:>15}  T {temperature} top_k {top_k} top_p {top_p} min_p {min_p}  {} answers to {question:?}: \
              G {:.1} on {} degrees of freedom, p = {:.4}",
             samples.len(),
             test.g,
@@ -206,17 +232,17 @@ async fn assert_exact(strategy: &str, prompt: &str, sampling: Sampling, count: u
 
 #[tokio::test]
 async fn samples_verified_by_cached_suffix_are_distributed_as_the_servers() {
-    assert_exact("cached-suffix", PROMPT, PLAIN, 600).await;
+    assert_exact("cached-suffix", QUESTIONS[0], PLAIN, 600).await;
 }
 
 #[tokio::test]
 async fn samples_verified_by_fan_out_are_distributed_as_the_servers() {
-    assert_exact("fan-out", PROMPT, PLAIN, 600).await;
+    assert_exact("fan-out", QUESTIONS[0], PLAIN, 600).await;
 }
 
 /// The test must be able to fail.
 async fn assert_noticed(rule: Arc<dyn AcceptanceRule>) {
-    let prompt = tokenize(PROMPT).await;
+    let prompt = tokenize(&prompt(QUESTIONS[0])).await;
     let sidecar = sidecar("cached-suffix", rule).await;
     let samples = samples(&sidecar, &prompt, PLAIN, 600).await;
     let test = judge(&prompt, PLAIN, &samples).await;
@@ -237,7 +263,7 @@ async fn a_residual_without_the_subtraction_is_noticed() {
 /// At temperature 1 without truncation, the log-probabilities returned are the server's own for that context.
 #[tokio::test]
 async fn sampled_log_probabilities_are_the_servers_own() {
-    let prompt = tokenize(PROMPT).await;
+    let prompt = tokenize(&prompt(QUESTIONS[0])).await;
     let sidecar = sidecar("cached-suffix", Arc::new(Lossless)).await;
     let request = json!({
         "prompt": prompt, "max_tokens": 48, "temperature": 1.0, "logprobs": 0, "return_token_ids": true, "n": 4
@@ -261,20 +287,15 @@ async fn sampled_log_probabilities_are_the_servers_own() {
 #[tokio::test]
 #[ignore = "takes up to forty minutes: make exactness"]
 async fn exactness_in_the_long_form() {
-    const PROMPTS: [&str; 3] = [
-        PROMPT,
-        "<|im_start|>user\nName a colour.<|im_end|>\n<|im_start|>assistant\n",
-        "def add(a, b):\n    return a + b\n\ndef mul(",
-    ];
     let settings = [
         PLAIN,
         Sampling { temperature: 0.7, top_k: 20, ..PLAIN },
         Sampling { temperature: 0.8, top_p: 0.9, ..PLAIN },
         Sampling { min_p: 0.05, ..PLAIN },
     ];
-    for prompt in PROMPTS {
+    for question in QUESTIONS {
         for sampling in settings {
-            assert_exact("auto", prompt, sampling, 3000).await;
+            assert_exact("auto", question, sampling, 3000).await;
         }
     }
 }

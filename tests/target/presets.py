@@ -45,3 +45,12 @@ ENVIRONMENT = {
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "OMP_NUM_THREADS": "1",
 }
+
+# The CPU server's prompt log-probabilities of cached positions are uninitialised memory, and where that is not a
+# number the whole reply fails. Filled memory comes out as zeros. The plain presets are left as they are.
+FILL_MEMORY = {"MALLOC_PERTURB_": "255"}
+
+
+def environment(preset: str) -> dict[str, str]:
+    """What the server's environment holds beside the caller's own."""
+    return ENVIRONMENT if preset.endswith("-plain") else ENVIRONMENT | FILL_MEMORY

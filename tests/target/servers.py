@@ -69,7 +69,7 @@ def launch(preset: str, port: int | None = None, extra: list[str] | None = None)
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env=os.environ | presets.ENVIRONMENT,
+            env=os.environ | presets.environment(preset),
             start_new_session=True,
             preexec_fn=die_with_parent,
         )

@@ -1,0 +1,41 @@
+# `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+TARGET := python3 tests/target/target.py
+JUNIT := target/nextest/default/junit.xml
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## Start a real vLLM and the sidecar, run 16 rollouts both ways, print what was measured
+	cargo build --release --locked
+	python3 tests/demo/demo.py --binary target/release/sidedraft $(DEMO_FLAGS)
+
+.PHONY: test
+test: nextest ## Run every test: unit, property, fake server, real vLLM
+	$(TARGET) setup
+	cargo nextest run --locked --no-run
+	rm -f $(JUNIT)
+	status=0; $(TARGET) with float32 -- cargo nextest run --locked || status=$$?; \
+		python3 tests/summary.py $(JUNIT); exit $$status
+
+.PHONY: exactness
+exactness: nextest ## Compare 36,000 sampled answers with the server's exact distributions (up to 40 minutes)
+	$(TARGET) with float32 -- cargo nextest run --locked --profile exactness --test real --run-ignored only \
+		--no-capture exactness_in_the_long_form
+
+.PHONY: lint
+lint: ## Check formatting, clippy, documentation and licences
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	python3 .ci/licences.py
+
+.PHONY: nextest
+nextest:
+	@cargo nextest --version > /dev/null 2>&1 || cargo install cargo-nextest --locked
