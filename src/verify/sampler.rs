@@ -147,8 +147,10 @@ fn first_token(tokens: Vec<Sampled>, logprobs: usize) -> Result<Scored, Upstream
 #[must_use]
 pub fn scored(sampled: Sampled, logprobs: usize) -> Scored {
     let mut top: Vec<Entry> = sampled.candidates.iter().map(|c| Entry { token: c.token, logprob: c.logprob }).collect();
-    // Stable, so that ties stay in the server's order; the sampled token, if it came on top of the N, is last.
-    top.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
+    // Stable, so that ties stay in the server's order. Where there is one too many, the sampled token came on top of the
+    // N, none of which is less likely: it is last, also among its equals.
+    let token = sampled.token;
+    top.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then((a.token == token).cmp(&(b.token == token))));
     top.truncate(logprobs);
     Scored { token: sampled.token, logprob: sampled.logprob, top }
 }

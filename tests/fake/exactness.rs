@@ -28,25 +28,40 @@ pub fn expecting(change: impl FnOnce(&mut SamplingParams)) -> SamplingParams {
     params
 }
 
-/// Samples `rollouts` rollouts with the sampling parameters in `fields`, of which the first three tokens are compared with
-/// the law of `expected`.
+/// Samples `rollouts` rollouts with the sampling parameters in `fields` and compares them with the law of `expected`.
 pub async fn fit(rig: &Rig, fields: &Value, expected: &SamplingParams, rollouts: usize) -> GTest {
     const AT_ONCE: usize = 50;
+    let body = request(fields, &json!({ "n": AT_ONCE }));
+    let mut outputs = Vec::with_capacity(rollouts);
+    for _ in 0..rollouts / AT_ONCE {
+        outputs.extend(ids(&rig.complete(&body).await));
+    }
+    compare(rig, &outputs, expected)
+}
+
+/// A request for five tokens after the prompt, with the fields of both objects.
+pub fn request(fields: &Value, more: &Value) -> Value {
+    let mut body = json!({"prompt": PROMPT, "max_tokens": 5, "return_token_ids": true});
+    for (field, value) in fields.as_object().into_iter().chain(more.as_object()).flatten() {
+        body[field] = value.clone();
+    }
+    body
+}
+
+/// The ids of each choice.
+pub fn ids(reply: &Value) -> Vec<Vec<u32>> {
+    let choices = reply["choices"].as_array().unwrap();
+    choices.iter().map(|choice| serde_json::from_value(choice["token_ids"].clone()).unwrap()).collect()
+}
+
+/// Compares the first three tokens of each output with the law of `expected`.
+pub fn compare(rig: &Rig, outputs: &[Vec<u32>], expected: &SamplingParams) -> GTest {
     let law = rig.fake.language().continuations(&PROMPT, 3, expected);
     let cells: HashMap<&[u32], usize> = law.iter().enumerate().map(|(at, (tokens, _))| (&tokens[..], at)).collect();
     let mut observed = vec![0; law.len() + 1];
-    let mut body = fields.clone();
-    for (field, value) in [("prompt", json!(PROMPT)), ("max_tokens", json!(5)), ("n", json!(AT_ONCE))] {
-        body[field] = value;
-    }
-    body["return_token_ids"] = json!(true);
-    for _ in 0..rollouts / AT_ONCE {
-        let reply = rig.complete(&body).await;
-        for choice in reply["choices"].as_array().unwrap() {
-            let ids: Vec<u32> = serde_json::from_value(choice["token_ids"].clone()).unwrap();
-            // What cannot happen has a cell of its own.
-            observed[cells.get(&ids[..ids.len().min(3)]).copied().unwrap_or(law.len())] += 1;
-        }
+    for output in outputs {
+        // What cannot happen has a cell of its own.
+        observed[cells.get(&output[..output.len().min(3)]).copied().unwrap_or(law.len())] += 1;
     }
     let probabilities: Vec<f64> = law.iter().map(|(_, p)| *p).chain([0.0]).collect();
     g_test(&observed, &probabilities)
@@ -55,7 +70,7 @@ pub async fn fit(rig: &Rig, fields: &Value, expected: &SamplingParams, rollouts:
 /// Fails unless rollouts follow the law. A sample that is unlikely by chance gets one more try: an exact sidecar fails
 /// once in a million runs.
 pub async fn assert_exact(rig: &Rig, fields: Value, expected: SamplingParams) {
-    const ROLLOUTS: usize = 1200;
+    const ROLLOUTS: usize = 1500;
     let first = fit(rig, &fields, &expected, ROLLOUTS).await;
     if first.p_value < 1e-3 {
         let second = fit(rig, &fields, &expected, ROLLOUTS).await;

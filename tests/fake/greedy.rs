@@ -69,8 +69,10 @@ async fn ties_are_broken_as_the_server_breaks_them() {
         let config = FakeConfig { language: language.clone(), ..FakeConfig::default() };
         let drafters = often_right(&config.language);
         let rig = Plan::new(config).strategy(strategy).drafters(drafters).start().await;
+        // Which of several equals the server lists among the likeliest, only its own samples tell.
+        let logprobs = if strategy == "fan-out" { 3 } else { 0 };
         for start in 0..6 {
-            same_answer(&rig, &with(greedy(20), json!({"prompt": [start, 9], "logprobs": 0}))).await;
+            same_answer(&rig, &with(greedy(20), json!({"prompt": [start, 9], "logprobs": logprobs}))).await;
         }
     }
 }
