@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use http::{Method, Request, Response, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::watch;
 use tower::Service;
@@ -93,6 +94,7 @@ impl Sidecar {
                 return self.forward(Request::from_parts(head, body), "body_too_long", timer).await;
             }
             Err(error) => {
+                self.shared.metrics.requests.finished(Outcome::Cancelled, timer);
                 let message = format!("the request's body could not be read: {error}");
                 return error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message);
             }
@@ -110,9 +112,31 @@ impl Sidecar {
     }
 
     async fn forward(&self, request: Request<Body>, reason: &'static str, timer: Timer) -> Response<Body> {
+        let outcome = Outcome::Forwarded(reason);
+        let clock = Clock { metrics: self.shared.metrics.clone(), outcome, timer };
         let response = forward(&self.shared.upstream, request).await;
-        self.shared.metrics.requests.finished(Outcome::Forwarded(reason), timer);
-        response
+        self.shared.metrics.requests.decided(outcome);
+        // The body holds the clock until it has been sent, or its client has gone.
+        response.map(|body| {
+            let timed = move |frame| {
+                let _ = &clock;
+                frame
+            };
+            body.map_frame(timed).boxed_unsync()
+        })
+    }
+}
+
+/// Records how long a forwarded request took when its reply is over.
+struct Clock {
+    metrics: Metrics,
+    outcome: Outcome,
+    timer: Timer,
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        self.metrics.requests.ended(self.outcome, self.timer);
     }
 }
 

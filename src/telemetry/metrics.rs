@@ -26,6 +26,18 @@ pub enum Outcome {
     Cancelled,
 }
 
+impl Outcome {
+    /// Outcome and reason.
+    fn labels(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Speculated => ("speculated", ""),
+            Self::Forwarded(reason) => ("forwarded", reason),
+            Self::Failed => ("failed", ""),
+            Self::Cancelled => ("cancelled", ""),
+        }
+    }
+}
+
 /// All metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -122,16 +134,21 @@ impl RequestMetrics {
         })
     }
 
+    /// Counts a request whose outcome is certain.
+    pub fn decided(&self, outcome: Outcome) {
+        let (outcome, reason) = outcome.labels();
+        self.by_outcome.with_label_values(&[outcome, reason]).inc();
+    }
+
+    /// Records how long a request took whose outcome was counted.
+    pub fn ended(&self, outcome: Outcome, timer: Timer) {
+        self.duration.with_label_values(&[outcome.labels().0]).observe(timer.seconds());
+    }
+
     /// Counts the end of a request.
     pub fn finished(&self, outcome: Outcome, timer: Timer) {
-        let (outcome, reason) = match outcome {
-            Outcome::Speculated => ("speculated", ""),
-            Outcome::Forwarded(reason) => ("forwarded", reason),
-            Outcome::Failed => ("failed", ""),
-            Outcome::Cancelled => ("cancelled", ""),
-        };
-        self.by_outcome.with_label_values(&[outcome, reason]).inc();
-        self.duration.with_label_values(&[outcome]).observe(timer.seconds());
+        self.decided(outcome);
+        self.ended(outcome, timer);
     }
 
     /// Counts a field that made the sidecar forward.
