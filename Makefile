@@ -27,7 +27,7 @@ test: nextest ## Run every test: unit, property, fake server, real vLLM
 .PHONY: exactness
 exactness: nextest ## Compare 36,000 sampled answers with the server's exact distributions (up to 40 minutes)
 	$(TARGET) with float32 -- cargo nextest run --locked --profile exactness --test real --run-ignored only \
-		--no-capture exactness_in_the_long_form
+		--no-capture long_form
 
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences
