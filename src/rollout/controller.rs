@@ -66,7 +66,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::upstream::probe::GenerateSupport;
+    use crate::upstream::GenerateSupport;
     use crate::upstream::{GenerateRoute, Runner};
 
     fn capabilities(route: GenerateRoute) -> Capabilities {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::speculation::{Scored, TokenId};
 use crate::text::{Detokenizer, StopStrings, TextError, Tokenizer};
-use crate::upstream::probe::EndToken;
+use crate::upstream::EndToken;
 
 /// When a rollout ends.
 #[derive(Debug, Clone)]

@@ -6,101 +6,13 @@ use std::collections::BTreeMap;
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 
+use super::capabilities::{Capabilities, EndToken, GenerateRoute, GenerateSupport, Runner};
 use super::client::Upstream;
 use super::completions::CompletionCall;
 use super::error::UpstreamError;
 use super::generate::GenerateCall;
 use super::origin::Origin;
 use super::wire::{Candidate, SamplingFields};
-
-/// Whether `/inference/v1/generate` can be used.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum GenerateRoute {
-    /// It answers.
-    Available,
-    /// The server has it, but it is switched off.
-    Disabled {
-        /// The server's own words, which name the flag.
-        message: String,
-    },
-    /// The server is older than the route.
-    Missing,
-    /// It answers, but not as expected.
-    Failing {
-        /// What it said.
-        message: String,
-    },
-}
-
-/// How prompt log-probabilities come back when a part of the prompt was in the prefix cache.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Runner {
-    /// Full-length lists, in which the cached positions hold uninitialised memory.
-    V1,
-    /// Only the positions that were computed.
-    V2,
-    /// Could not be told apart.
-    Unknown,
-}
-
-/// Which rows of `/inference/v1/generate` are real can be told.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct GenerateSupport {
-    /// Whether the route can be used.
-    pub route: GenerateRoute,
-    /// How its rows come.
-    pub runner: Runner,
-    /// Whether its replies say how many tokens were cached.
-    pub reports_cached_tokens: bool,
-    /// Whether the server failed to print rows that it had not computed, so that such calls have to be made twice.
-    pub prints_badly: bool,
-}
-
-impl GenerateSupport {
-    /// Whether every row that the route returns can be trusted or known for lost.
-    #[must_use]
-    pub fn is_trusted(&self) -> bool {
-        self.route == GenerateRoute::Available && (self.runner == Runner::V2 || self.reports_cached_tokens)
-    }
-}
-
-/// What one server can do.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Capabilities {
-    /// As `/version` gives it.
-    pub version: Option<String>,
-    /// Whether vLLM's Rust frontend answers, which takes one prompt a request.
-    pub rust_frontend: bool,
-    /// The model it serves, or the first of them.
-    pub model: String,
-    /// The model's folder or hub name on the server.
-    pub root: Option<String>,
-    /// The longest context, prompt and output together.
-    pub max_model_len: usize,
-    /// The largest number of log-probabilities a request may ask for.
-    pub max_logprobs: usize,
-    /// Whether log-probabilities are those of the raw distribution (`--logprobs-mode raw_logprobs`).
-    pub raw_logprobs: bool,
-    /// Whether completions give prompt log-probabilities.
-    pub prompt_logprobs: bool,
-    /// The fast way to verify.
-    pub generate: GenerateSupport,
-    /// What the server fills in for sampling parameters that a request leaves out; unknown without a render route.
-    pub defaults: Option<SamplingFields>,
-    /// Whether the server names tokens by id where a request does not say (`--return-tokens-as-token-ids`).
-    pub tokens_as_ids: bool,
-    /// The ids that end a sequence, each with whether it is the primary one, which is reported without a stop reason.
-    pub end_tokens: BTreeMap<u32, EndToken>,
-}
-
-/// How the server reports an end-of-sequence token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndToken {
-    /// With no stop reason.
-    Primary,
-    /// With its id as the stop reason.
-    Additional,
-}
 
 #[derive(Deserialize)]
 struct Models {
@@ -432,19 +344,5 @@ mod tests {
         let text = "Requested sample logprobs of 10000000, which is greater than max allowed: 20 (parameter=logprobs)";
         assert_eq!(limit_in(text), Some(20));
         assert_eq!(limit_in("no"), None);
-    }
-
-    #[test]
-    fn rows_are_trusted_only_where_lost_ones_can_be_told() {
-        let support = |runner, reports_cached_tokens| GenerateSupport {
-            route: GenerateRoute::Available,
-            runner,
-            reports_cached_tokens,
-            prints_badly: false,
-        };
-        assert!(support(Runner::V2, false).is_trusted());
-        assert!(support(Runner::V1, true).is_trusted());
-        assert!(!support(Runner::V1, false).is_trusted());
-        assert!(!support(Runner::Unknown, false).is_trusted());
     }
 }

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use serde_json::json;
+
 use sidedraft::speculation::{AcceptanceRule, Lossless};
 
 use super::drafters::{almost_exact, drawing, drawing_from_four, mistaken, often_right};
 use super::exactness::{expecting, fit, plain_sampling_is_exact, small, small_with_short_rows};
 use super::rig::Plan;
 use super::support::fake_vllm::{FakeConfig, Garbage, Runner};
+use super::support::planted::{AcceptAll, NothingSubtracted};
 
 #[tokio::test]
 async fn drawn_drafts_verified_by_the_cached_suffix() {
@@ -63,34 +65,6 @@ async fn a_drafter_that_is_almost_right() {
     let config = small_with_short_rows();
     let drafters = almost_exact(&config.language);
     plain_sampling_is_exact(Plan::new(config).strategy("prompt-logprobs").drafters(drafters)).await;
-}
-
-struct AcceptAll;
-
-impl AcceptanceRule for AcceptAll {
-    fn acceptance(&self, _: f64, _: f64) -> f64 {
-        1.0
-    }
-    fn residual(&self, p: f64, q: f64) -> f64 {
-        Lossless.residual(p, q)
-    }
-    fn tail_acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.tail_acceptance(p, q)
-    }
-}
-
-struct NothingSubtracted;
-
-impl AcceptanceRule for NothingSubtracted {
-    fn acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.acceptance(p, q)
-    }
-    fn residual(&self, p: f64, _: f64) -> f64 {
-        p
-    }
-    fn tail_acceptance(&self, _: f64, _: f64) -> f64 {
-        1.0
-    }
 }
 
 async fn fit_of(rule: Arc<dyn AcceptanceRule>, strategy: &str) -> f64 {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use sidedraft::rollout::{Finish, FinishReason, FinishRules, Sequence, StopReason};
 use sidedraft::speculation::Scored;
 use sidedraft::text::{StopStrings, Tokenizer};
-use sidedraft::upstream::probe::EndToken;
+use sidedraft::upstream::EndToken;
 
 use super::support::fake_vllm::TextCodec;
 

@@ -5,6 +5,7 @@ use sidedraft::speculation::{AcceptanceRule, Lossless};
 
 use super::generate::{DraftLaw, case};
 use super::output::{distance, of_token_rule};
+use super::support::planted::{AcceptAll, NothingSubtracted};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
@@ -13,35 +14,6 @@ proptest! {
     fn the_output_is_distributed_as_the_target((p, law, n) in case()) {
         let output = of_token_rule(&p, &law, n, &Lossless);
         prop_assert!(distance(&output, &p) < 1e-12, "{output:?} instead of {p:?}");
-    }
-}
-
-struct AcceptAll;
-
-impl AcceptanceRule for AcceptAll {
-    fn acceptance(&self, _: f64, _: f64) -> f64 {
-        1.0
-    }
-    fn residual(&self, p: f64, q: f64) -> f64 {
-        Lossless.residual(p, q)
-    }
-    fn tail_acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.tail_acceptance(p, q)
-    }
-}
-
-/// After a rejection it draws from the target instead of from what the draft leaves of it.
-struct NothingSubtracted;
-
-impl AcceptanceRule for NothingSubtracted {
-    fn acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.acceptance(p, q)
-    }
-    fn residual(&self, p: f64, _: f64) -> f64 {
-        p
-    }
-    fn tail_acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.tail_acceptance(p, q)
     }
 }
 

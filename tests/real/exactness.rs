@@ -13,6 +13,7 @@ use sidedraft::speculation::{AcceptanceRule, Lossless};
 
 use crate::server::{full_distribution, gguf, ids, model_dir, server};
 use crate::support::harness::{Harness, settings};
+use crate::support::planted::{AcceptAll, NothingSubtracted};
 use crate::support::stats::{GTest, chi_square_survival, g_test};
 
 const TOKENS: usize = 3;
@@ -57,36 +58,6 @@ impl DrafterFactory for FlattenedFactory {
         let pooled = self.pool.lock().unwrap().pop();
         let new = || NeuralDrafter::new(self.model.sequence(), self.model.vocabulary_size());
         vec![Box::new(Flattened { drafter: Some(pooled.unwrap_or_else(new)), pool: Arc::clone(&self.pool) })]
-    }
-}
-
-/// Keeps every draft.
-struct AlwaysAccept;
-
-impl AcceptanceRule for AlwaysAccept {
-    fn acceptance(&self, _: f64, _: f64) -> f64 {
-        1.0
-    }
-    fn residual(&self, p: f64, q: f64) -> f64 {
-        Lossless.residual(p, q)
-    }
-    fn tail_acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.tail_acceptance(p, q)
-    }
-}
-
-/// Draws from p after a rejection, as if the draft had never been.
-struct NoSubtraction;
-
-impl AcceptanceRule for NoSubtraction {
-    fn acceptance(&self, p: f64, q: f64) -> f64 {
-        Lossless.acceptance(p, q)
-    }
-    fn residual(&self, p: f64, _: f64) -> f64 {
-        p
-    }
-    fn tail_acceptance(&self, _: f64, _: f64) -> f64 {
-        1.0
     }
 }
 
@@ -259,12 +230,12 @@ async fn assert_noticed(rule: Arc<dyn AcceptanceRule>) {
 
 #[tokio::test]
 async fn a_rule_that_keeps_every_draft_is_noticed() {
-    assert_noticed(Arc::new(AlwaysAccept)).await;
+    assert_noticed(Arc::new(AcceptAll)).await;
 }
 
 #[tokio::test]
 async fn a_residual_without_the_subtraction_is_noticed() {
-    assert_noticed(Arc::new(NoSubtraction)).await;
+    assert_noticed(Arc::new(NothingSubtracted)).await;
 }
 
 /// At temperature 1 without truncation, the log-probabilities returned are the server's own for that context.

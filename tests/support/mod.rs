@@ -3,4 +3,5 @@
 
 pub mod fake_vllm;
 pub mod harness;
+pub mod planted;
 pub mod stats;
