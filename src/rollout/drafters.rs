@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 
 use crate::draft::{DraftError, DraftRequest, Drafter};
 use crate::speculation::{Proposal, TokenId};
-use crate::telemetry::DraftMetrics;
+use crate::telemetry::{DraftMetrics, Timer};
 
 /// Makes the drafters of a new rollout.
 pub trait DrafterFactory: Send + Sync {
@@ -52,7 +52,7 @@ impl Drafters {
         let mut at = 0;
         while let Some(drafter) = self.list.get_mut(at) {
             let name = drafter.name();
-            let timer = self.metrics.start();
+            let timer = Timer::start();
             let proposed = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind().await;
             match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(message_of(&*panic)))) {
                 Ok(proposal) if !proposal.drafts.is_empty() => {

@@ -318,12 +318,6 @@ impl DraftMetrics {
         })
     }
 
-    /// Starts the clock for a proposal.
-    #[must_use]
-    pub fn start(&self) -> Timer {
-        Timer::start()
-    }
-
     /// Counts a proposal.
     pub fn proposed(&self, drafter: &str, timer: Timer) {
         self.duration.with_label_values(&[drafter]).observe(timer.seconds());

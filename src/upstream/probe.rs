@@ -52,7 +52,7 @@ impl Upstream {
 
     /// Finds out what the server can do. `special_tokens` are the ids that may end a sequence.
     ///
-    /// Costs some twenty short requests, plus one for each special token.
+    /// Costs about a dozen short requests, plus one for each special token.
     ///
     /// # Errors
     /// When the server cannot be reached or refuses ordinary completions.
