@@ -196,6 +196,14 @@ impl DraftModel {
         }
     }
 
+    /// Keeps the thread from doing anything until the result is dropped.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> std::sync::mpsc::Sender<()> {
+        let (release, until) = std::sync::mpsc::channel();
+        assert!(self.commands.try_send(Command::Hold(until)).is_ok());
+        release
+    }
+
     #[cfg(test)]
     pub(super) fn panic(&self) {
         assert!(self.commands.try_send(Command::Panic).is_ok());

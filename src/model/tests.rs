@@ -235,6 +235,7 @@ async fn an_abandoned_call_leaves_a_usable_sequence() {
     let mut sequence = model.sequence();
     {
         let text = context(100);
+        let _held = model.hold();
         let mut call = Box::pin(sequence.draft(&text, DraftSampling::new(100, 1.0)));
         assert!(futures_util::poll!(&mut call).is_pending());
     }
@@ -248,9 +249,11 @@ async fn a_stopped_thread_answers_every_call_with_an_error() {
         let model = tiny();
         let (mut running, mut later) = (model.sequence(), model.sequence());
         let text = context(100);
+        let held = model.hold();
         let mut call = Box::pin(running.draft(&text, DraftSampling::new(150, 1.0)));
         assert!(futures_util::poll!(&mut call).is_pending());
         stop(&model);
+        drop(held);
         assert!(matches!(call.await, Err(ModelError::Stopped)));
         assert!(matches!(later.logits(&text).await, Err(ModelError::Stopped)));
         later.prepare(&text);

@@ -24,6 +24,9 @@ pub(super) enum Command {
     /// A fault, for the test that nothing hangs after one.
     #[cfg(test)]
     Panic,
+    /// Nothing is done until the other end is dropped, for tests of calls that are certainly under way.
+    #[cfg(test)]
+    Hold(std::sync::mpsc::Receiver<()>),
 }
 
 /// What the thread and its handles share.
@@ -104,6 +107,8 @@ impl Worker {
             Command::Wake => {}
             #[cfg(test)]
             Command::Panic => panic!("asked to"),
+            #[cfg(test)]
+            Command::Hold(until) => drop(until.recv()),
         }
     }
 
