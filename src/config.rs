@@ -35,6 +35,11 @@ pub struct ServeSettings {
     #[arg(long, env = "SIDEDRAFT_DECODE_BURST", default_value_t = 16, value_parser = positive, value_name = "TOKENS")]
     pub decode_burst: usize,
 
+    /// Speculate requests that bring a seed. What comes is distributed as the server's own, but is not the one sample
+    /// that the seed would give there; without this flag they are forwarded
+    #[arg(long, env = "SIDEDRAFT_SPECULATE_SEEDED")]
+    pub speculate_seeded: bool,
+
     /// Seconds that running requests get to finish after SIGTERM
     #[arg(long, env = "SIDEDRAFT_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
@@ -193,7 +198,13 @@ impl ServeSettings {
             StrategyChoice::PromptLogprobs => Some(Strategy::PromptLogprobs),
             StrategyChoice::FanOut => Some(Strategy::FanOut),
         };
-        Policy { draft_tokens: self.draft_tokens, strategy, decode_burst: self.decode_burst, ..Policy::default() }
+        Policy {
+            draft_tokens: self.draft_tokens,
+            strategy,
+            decode_burst: self.decode_burst,
+            speculate_seeded: self.speculate_seeded,
+            ..Policy::default()
+        }
     }
 }
 

@@ -9,12 +9,15 @@ use hyper::body::Incoming;
 use tokio::sync::watch;
 use tower::Service;
 
-use super::body::{Body, Read, incoming, read};
-use super::completions;
+use super::body::{Body, Read, full, incoming, read};
+use super::control::{self, Action};
 use super::error::error_response;
 use super::forward::forward;
 use super::readiness::{EngineBuilder, Readiness};
-use super::{health, metrics_page};
+use super::reason::Reason;
+use super::speculated::{self, Job, Reply};
+use super::{chat, completions, generate, health, metrics_page};
+use crate::rollout::Engine;
 use crate::telemetry::{Metrics, Outcome, Timer};
 use crate::upstream::Upstream;
 
@@ -71,12 +74,17 @@ impl Sidecar {
         match (request.method(), request.uri().path()) {
             (&Method::GET, "/health") => health::health(&shared.upstream).await,
             (&Method::GET, "/metrics") => metrics_page::metrics_page(&shared.upstream, &shared.metrics).await,
-            (&Method::POST, "/v1/completions") => self.completions(request).await,
-            _ => self.forward(request.map(incoming), "route", Timer::start()).await,
+            (&Method::POST, "/v1/completions") => self.speculate(request, Endpoint::Completions).await,
+            (&Method::POST, "/v1/chat/completions") => self.speculate(request, Endpoint::Chat).await,
+            (&Method::POST, "/inference/v1/generate") => self.speculate(request, Endpoint::Generate).await,
+            (method, _) => match Action::of(method, request.uri()) {
+                Some((action, route)) => self.control(request, action, route).await,
+                None => self.forward(request.map(incoming), "route", Timer::start()).await,
+            },
         }
     }
 
-    async fn completions(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn speculate(&self, request: Request<Incoming>, endpoint: Endpoint) -> Response<Body> {
         let timer = Timer::start();
         let readiness = self.shared.readiness.borrow().clone();
         let engine = match readiness {
@@ -93,28 +101,61 @@ impl Sidecar {
             Ok(Read::TooLong(body)) => {
                 return self.forward(Request::from_parts(head, body), "body_too_long", timer).await;
             }
-            Err(error) => {
-                self.shared.metrics.requests.finished(Outcome::Cancelled, timer);
-                let message = format!("the request's body could not be read: {error}");
-                return error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message);
-            }
+            Err(error) => return self.unreadable(&error, timer),
         };
-        match completions::respond(&engine, &self.shared.metrics, &head, &body, timer).await {
-            completions::Reply::Ready(response) => response,
-            completions::Reply::Forward(reason) => {
-                if let completions::Reason::UnknownField(name) = &reason {
+        let reply = match endpoint.prepare(&engine, &head, &body).await {
+            Ok(job) => speculated::answer(&engine, &self.shared.metrics, job, timer).await,
+            Err(reason) => Reply::Forward(reason),
+        };
+        match reply {
+            Reply::Ready(response) => response,
+            Reply::Forward(reason) => {
+                if let Reason::UnknownField(name) = &reason {
                     self.shared.metrics.requests.unknown_field(name);
                 }
-                let request = Request::from_parts(head, super::body::full(body));
-                self.forward(request, reason.name(), timer).await
+                self.forward(Request::from_parts(head, full(body)), reason.name(), timer).await
             }
         }
     }
 
+    async fn control(&self, request: Request<Incoming>, action: Action, route: &'static str) -> Response<Body> {
+        let timer = Timer::start();
+        self.shared.metrics.control.request(route);
+        let readiness = self.shared.readiness.borrow().clone();
+        let Readiness::Ready(engine) = readiness else {
+            return self.forward(request.map(incoming), "route", timer).await;
+        };
+        let (head, body) = request.into_parts();
+        let (body, known) = if action.reads_body() {
+            match read(body, self.shared.max_body_bytes).await {
+                Ok(Read::Whole(body)) => (full(body.clone()), body),
+                Ok(Read::TooLong(body)) => (body, bytes::Bytes::new()),
+                Err(error) => return self.unreadable(&error, timer),
+            }
+        } else {
+            (incoming(body), bytes::Bytes::new())
+        };
+        let request = Request::from_parts(head, body);
+        let response = control::pass(&self.shared.upstream, engine.control(), action, request, &known).await;
+        self.timed(response, "route", timer)
+    }
+
+    /// The answer to a client that broke off in the middle of its request.
+    fn unreadable(&self, error: &hyper::Error, timer: Timer) -> Response<Body> {
+        self.shared.metrics.requests.finished(Outcome::Cancelled, timer);
+        let message = format!("the request's body could not be read: {error}");
+        error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message)
+    }
+
     async fn forward(&self, request: Request<Body>, reason: &'static str, timer: Timer) -> Response<Body> {
+        let response = forward(&self.shared.upstream, request).await;
+        self.timed(response, reason, timer)
+    }
+
+    /// Counts a forwarded request.
+    fn timed(&self, response: Response<Body>, reason: &'static str, timer: Timer) -> Response<Body> {
         let outcome = Outcome::Forwarded(reason);
         let clock = Clock { metrics: self.shared.metrics.clone(), outcome, timer };
-        let response = forward(&self.shared.upstream, request).await;
         self.shared.metrics.requests.decided(outcome);
         // The body holds the clock until it has been sent, or its client has gone.
         response.map(|body| {
@@ -124,6 +165,24 @@ impl Sidecar {
             };
             body.map_frame(timed).boxed_unsync()
         })
+    }
+}
+
+/// A route whose requests are speculated.
+#[derive(Debug, Clone, Copy)]
+enum Endpoint {
+    Completions,
+    Chat,
+    Generate,
+}
+
+impl Endpoint {
+    async fn prepare(self, engine: &Engine, head: &http::request::Parts, body: &bytes::Bytes) -> Result<Job, Reason> {
+        match self {
+            Self::Completions => completions::prepare(engine, head, body).await,
+            Self::Chat => chat::prepare(engine, head, body).await,
+            Self::Generate => generate::prepare(engine, head, body).await,
+        }
     }
 }
 

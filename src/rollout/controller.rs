@@ -15,13 +15,22 @@ pub struct Policy {
     pub row_limit: usize,
     /// Up to this many tokens of context, scoring all of it anew is cheaper than a sample after each draft.
     pub short_context: usize,
+    /// Speculate requests with a seed: what comes is a sample, but not the one that the server's seed would give.
+    pub speculate_seeded: bool,
     /// How many tokens to decode plainly when no drafter has a proposal, before asking again.
     pub decode_burst: usize,
 }
 
 impl Default for Policy {
     fn default() -> Self {
-        Self { draft_tokens: 4, strategy: None, row_limit: 20, short_context: 128, decode_burst: 16 }
+        Self {
+            draft_tokens: 4,
+            strategy: None,
+            row_limit: 20,
+            short_context: 128,
+            speculate_seeded: false,
+            decode_burst: 16,
+        }
     }
 }
 
@@ -36,8 +45,8 @@ pub struct Plan {
 
 /// The way to verify a proposal after `context_length` tokens.
 ///
-/// `sampling` is absent where the server's defaults for what the client left out are unknown: then only the server's
-/// own samples can tell. `logprobs` is what the client wants with each token.
+/// `sampling` is absent where the raw distribution does not tell what is sampled, or the server's defaults for what the
+/// client left out are unknown: then only the server's own samples can tell. `logprobs` is what the client wants with each token.
 #[must_use]
 pub fn plan(
     policy: &Policy,
@@ -66,8 +75,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::upstream::GenerateSupport;
-    use crate::upstream::{GenerateRoute, Runner};
+    use crate::upstream::{ChatSupport, GenerateRoute, GenerateSupport, Runner, TokenLimits};
 
     fn capabilities(route: GenerateRoute) -> Capabilities {
         Capabilities {
@@ -80,6 +88,10 @@ mod tests {
             raw_logprobs: true,
             prompt_logprobs: true,
             generate: GenerateSupport { route, runner: Runner::V2, reports_cached_tokens: false, prints_badly: false },
+            chat: ChatSupport::default(),
+            limits: TokenLimits::default(),
+            usage_unasked: false,
+            weight_version: "default".to_owned(),
             defaults: None,
             tokens_as_ids: false,
             end_tokens: BTreeMap::new(),

@@ -7,23 +7,23 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
-use super::controller::{self, Plan, Policy};
-use super::drafters::{DrafterFactory, Drafters};
-use super::sequence::{Finish, FinishRules, Sequence};
+use super::control::{Member, Turn};
+use super::controller::{self, Plan};
+use super::drafters::Drafters;
+use super::engine::Shared;
+use super::sequence::{Finish, FinishRules, Sequence, TextRules};
+use super::versions::Versions;
 use crate::draft::DraftRequest;
 use crate::speculation::{
-    AcceptanceRule, Draft, Next, Observation, Proposal, Sampling, Scored, TailVerdict, TokenId, judge_tail, walk,
+    Draft, Next, Observation, Proposal, Sampling, Scored, TailVerdict, TokenId, judge_tail, walk,
 };
-use crate::telemetry::{Metrics, Timer};
-use crate::text::{TextError, Tokenizer};
-use crate::upstream::{Capabilities, Upstream, UpstreamError};
-use crate::verify::{
-    CachedSuffix, Evidence, FanOut, Prefill, PromptLogprobs, Round, Sampler, Strategy, Terms, Verifier,
-    sampled_as_scored,
-};
+use crate::telemetry::Timer;
+use crate::text::TextError;
+use crate::upstream::{UpstreamError, VersionSpan};
+use crate::verify::{Drawn, Evidence, Prefill, Round, Terms, sampled_as_scored};
 
 /// Why a rollout could not be finished.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RolloutError {
     /// The server could not be reached or refused.
     #[error(transparent)]
@@ -44,11 +44,15 @@ pub struct Delta {
     pub finish: Option<Finish>,
     /// Set by the first delta.
     pub prefill: Option<Prefill>,
+    /// Which policy version scored which tokens of the whole rollout; set by the last delta.
+    pub versions: Option<Vec<VersionSpan>>,
 }
 
 /// What a rollout is to be.
 #[derive(Debug, Clone)]
 pub struct Rollout {
+    /// The name by which a control request can abort it.
+    pub id: Arc<str>,
     /// Prompt tokens; not empty.
     pub prompt: Vec<TokenId>,
     /// What its calls have in common.
@@ -57,180 +61,165 @@ pub struct Rollout {
     pub sampling: Option<Sampling>,
     /// When it ends.
     pub rules: FinishRules,
-    /// Whether special tokens leave no text.
-    pub skip_special_tokens: bool,
-}
-
-/// What all rollouts against one server share.
-pub struct EngineSettings {
-    /// The server.
-    pub upstream: Upstream,
-    /// What it can do.
-    pub capabilities: Arc<Capabilities>,
-    /// Its tokenizer.
-    pub tokenizer: Tokenizer,
-    /// Where drafters come from.
-    pub drafters: Arc<dyn DrafterFactory>,
-    /// When to draft how much.
-    pub policy: Policy,
-    /// What is kept.
-    pub rule: Arc<dyn AcceptanceRule>,
-    /// What is counted.
-    pub metrics: Metrics,
-}
-
-/// Runs rollouts against one server. Cheap to clone.
-#[derive(Clone)]
-pub struct Engine {
-    shared: Arc<Shared>,
-}
-
-struct Shared {
-    settings: EngineSettings,
-    sampler: Sampler,
-    cached_suffix: CachedSuffix,
-    prompt_logprobs: PromptLogprobs,
-    fan_out: FanOut,
+    /// How its tokens become text.
+    pub text: TextRules,
+    /// Whether the prompt's own log-probabilities are wanted, and with how many of the likeliest tokens.
+    pub prompt_logprobs: Option<usize>,
+    /// Whether they name tokens by their text.
+    pub names_prompt_tokens: bool,
 }
 
 /// How many times the server may answer the draws from a position's tail with a token it was told not to draw.
 const MOST_LEAKS: usize = 64;
 
-impl Engine {
-    /// An engine with these settings.
-    #[must_use]
-    pub fn new(settings: EngineSettings) -> Self {
-        let (upstream, capabilities) = (&settings.upstream, &settings.capabilities);
-        let sampler = Sampler::new(upstream.clone(), capabilities.rust_frontend);
-        let cached_suffix = CachedSuffix::new(
-            upstream.clone(),
-            sampler.clone(),
-            capabilities.generate.runner,
-            capabilities.max_logprobs,
-        );
-        let prompt_logprobs = PromptLogprobs::new(upstream.clone());
-        let fan_out = FanOut::new(sampler.clone());
-        Self { shared: Arc::new(Shared { settings, sampler, cached_suffix, prompt_logprobs, fan_out }) }
-    }
-
-    /// What the server can do.
-    #[must_use]
-    pub fn capabilities(&self) -> &Arc<Capabilities> {
-        &self.shared.settings.capabilities
-    }
-
-    /// The server's tokenizer.
-    #[must_use]
-    pub fn tokenizer(&self) -> &Tokenizer {
-        &self.shared.settings.tokenizer
-    }
-
-    /// The server.
-    #[must_use]
-    pub fn upstream(&self) -> &Upstream {
-        &self.shared.settings.upstream
-    }
-
-    /// Runs a rollout and tells `events` of every delta, the last of which has a finish, or of the error that ended
-    /// it. Stops, and drops what it was waiting for, when nobody listens any more.
-    pub async fn run(&self, rollout: Rollout, events: mpsc::Sender<Result<Delta, RolloutError>>) {
-        let _counted = Counted::new(&self.shared.settings.metrics.requests.rollouts_running);
-        let running = Running::new(&self.shared, rollout, &events);
-        tokio::select! {
-            biased;
-            () = events.closed() => {}
-            result = running.drive() => {
-                if let Err(error) = result {
-                    // A listener that has gone does not need to know.
-                    let _ = events.send(Err(error)).await;
-                }
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn verifier(&self, strategy: Strategy) -> &dyn Verifier {
-        match strategy {
-            Strategy::CachedSuffix => &self.cached_suffix,
-            Strategy::PromptLogprobs => &self.prompt_logprobs,
-            Strategy::FanOut => &self.fan_out,
-        }
-    }
-}
-
 /// One more in a gauge, also while a panic unwinds.
-struct Counted<'a>(&'a prometheus::IntGauge);
+struct Counted(prometheus::IntGauge);
 
-impl<'a> Counted<'a> {
-    fn new(gauge: &'a prometheus::IntGauge) -> Self {
+impl Counted {
+    fn new(gauge: &prometheus::IntGauge) -> Self {
         gauge.inc();
-        Self(gauge)
+        Self(gauge.clone())
     }
 }
 
-impl Drop for Counted<'_> {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 /// A rollout under way.
-struct Running<'a> {
-    shared: &'a Shared,
+pub(super) struct Running {
+    shared: Arc<Shared>,
+    member: Member,
     terms: Terms,
     sampling: Option<Sampling>,
     sequence: Sequence,
+    versions: Versions,
     drafters: Drafters,
     rng: StdRng,
     /// Committed since the last delta.
     fresh: Vec<Scored>,
     prefill: Option<Prefill>,
-    events: &'a mpsc::Sender<Result<Delta, RolloutError>>,
+    events: mpsc::Sender<Result<Delta, RolloutError>>,
+    _counted: Counted,
 }
 
-impl<'a> Running<'a> {
-    fn new(shared: &'a Shared, rollout: Rollout, events: &'a mpsc::Sender<Result<Delta, RolloutError>>) -> Self {
+impl Running {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        rollout: Rollout,
+        events: mpsc::Sender<Result<Delta, RolloutError>>,
+    ) -> Self {
         let settings = &shared.settings;
         let tokenizer = settings.tokenizer.clone();
         Self {
-            shared,
+            member: settings.control.enter(rollout.id),
             terms: rollout.terms,
             sampling: rollout.sampling,
-            sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.skip_special_tokens),
+            sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
+            versions: Versions::default(),
             drafters: Drafters::new(settings.drafters.as_ref(), settings.metrics.draft.clone()),
             rng: StdRng::from_os_rng(),
             fresh: Vec::new(),
             prefill: None,
             events,
+            _counted: Counted::new(&settings.metrics.requests.rollouts_running),
+            shared,
         }
     }
 
-    async fn drive(mut self) -> Result<(), RolloutError> {
-        // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
-        // model reads the prompt meanwhile.
+    /// Lets the drafters read the prompt.
+    pub(super) fn prepare(&mut self) {
         self.drafters.prepare(self.sequence.tokens());
-        let stop = &self.sequence.rules().stop_token_ids;
-        let (first, prefill) = self.shared.sampler.prefill(&self.terms, self.sequence.tokens(), stop).await?;
+    }
+
+    /// Completes when nobody listens any more.
+    pub(super) fn deserted(&self) -> impl Future<Output = ()> + Send + use<> {
+        let events = self.events.clone();
+        async move { events.closed().await }
+    }
+
+    /// Its part in the control plane.
+    pub(super) fn member(&self) -> &Member {
+        &self.member
+    }
+
+    /// Tells the listener of an error, which ends it.
+    pub(super) async fn fail(mut self, error: RolloutError) {
+        if matches!(error, RolloutError::Upstream(UpstreamError::Aborted)) {
+            self.sequence.abort();
+            self.flush().await;
+        } else {
+            // A listener that has gone does not need to know.
+            let _ = self.events.send(Err(error)).await;
+        }
+    }
+
+    /// Ends it with what it has.
+    pub(super) async fn give_up(mut self) {
+        self.sequence.abort();
+        self.flush().await;
+    }
+
+    /// Goes on from its first token to its end.
+    pub(super) async fn run(mut self, first: Drawn, prefill: Prefill) {
         self.prefill = Some(prefill);
+        let (deserted, aborted) = (self.deserted(), self.member.aborted());
+        let result = tokio::select! {
+            biased;
+            () = deserted => return,
+            () = aborted => Err(UpstreamError::Aborted.into()),
+            result = self.drive(first) => result,
+        };
+        if let Err(error) = result {
+            self.fail(error).await;
+        }
+    }
+
+    async fn drive(&mut self, (first, version): Drawn) -> Result<(), RolloutError> {
         self.shared.settings.metrics.speculation.decoded_tokens.inc();
-        self.commit(first)?;
+        let version = version.map_or_else(|| self.shared.settings.control.version(), Arc::from);
+        self.commit(first, &version)?;
         while self.flush().await {
+            self.terms.constraints.min_tokens = self.sequence.barred();
             let proposal = self.propose().await;
-            if proposal.drafts.is_empty() {
-                self.decode().await?;
-            } else {
-                self.speculate(&proposal).await?;
+            let turn = self.member.turn().await;
+            let broken = turn.broken();
+            let step = async {
+                if proposal.drafts.is_empty() {
+                    self.decode(&turn).await
+                } else {
+                    self.speculate(&proposal, &turn).await
+                }
+            };
+            tokio::select! {
+                biased;
+                result = step => result?,
+                // What was committed stays: it was decided before the control request went on.
+                () = broken => {}
             }
         }
         Ok(())
     }
 
-    /// Adds a token; `true` once the rollout is over.
-    fn commit(&mut self, scored: Scored) -> Result<bool, RolloutError> {
+    /// Adds a token that was scored under `version`; `true` once the rollout is over.
+    fn commit(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
+        self.versions.stamp(self.sequence.committed(), version);
         let finished = self.sequence.commit(&scored)?.is_some();
         self.fresh.push(scored);
         Ok(finished)
+    }
+
+    /// The version that a reply bears, or else the one that the server is believed to have.
+    fn version(&self, told: Option<&str>, turn: &Turn) -> Arc<str> {
+        match told {
+            Some(told) if **turn.version() != *told => {
+                self.shared.settings.control.observe_version(told);
+                Arc::from(told)
+            }
+            _ => Arc::clone(turn.version()),
+        }
     }
 
     /// Tells the listener what is new; `true` while the rollout goes on and somebody listens.
@@ -241,13 +230,18 @@ impl<'a> Running<'a> {
             return true;
         }
         let tokens = std::mem::take(&mut self.fresh);
-        let delta = Delta { tokens, text: self.sequence.take_text(), finish, prefill: self.prefill.take() };
+        let versions = over.then(|| self.versions.spans(self.sequence.committed()));
+        let delta = Delta { tokens, text: self.sequence.take_text(), finish, prefill: self.prefill.take(), versions };
         self.events.send(Ok(delta)).await.is_ok() && !over
     }
 
     async fn propose(&mut self) -> Proposal {
         // Verification brings a token more than was drafted.
-        let length = self.shared.settings.policy.draft_tokens.min(self.sequence.room() - 1);
+        let mut length = self.shared.settings.policy.draft_tokens.min(self.sequence.room() - 1);
+        // All positions of a round are under the same constraints.
+        if self.sequence.barred() > 0 {
+            length = length.min(self.sequence.barred() - 1);
+        }
         if length == 0 {
             return Proposal::default();
         }
@@ -262,34 +256,43 @@ impl<'a> Running<'a> {
         proposal
     }
 
-    /// Decodes plainly: a burst of tokens, or all the rest if nobody is left to draft.
-    async fn decode(&mut self) -> Result<(), RolloutError> {
+    /// Decodes plainly: a burst of tokens, or all the rest if nobody is left to draft, or up to a control request.
+    async fn decode(&mut self, turn: &Turn) -> Result<(), RolloutError> {
         let room = self.sequence.room();
         let burst = self.shared.settings.policy.decode_burst;
         let length = if self.drafters.is_empty() { room } else { room.min(burst) };
-        let rules = self.sequence.rules();
-        let stream = self
-            .shared
-            .sampler
-            .decode(&self.terms, self.sequence.tokens(), length, &rules.stop_token_ids, rules.ignore_eos)
-            .await?;
+        let start = self.sequence.committed();
+        let stream = self.shared.sampler.decode(&self.terms, self.sequence.tokens(), length).await?;
         let mut stream = std::pin::pin!(stream);
+        let mut wanted = std::pin::pin!(turn.is_wanted());
         let mut decoded = 0_usize;
-        while let Some(chunk) = stream.next().await {
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = stream.next() => chunk,
+                // The tokens that came were sampled before the control request went on.
+                () = &mut wanted => return Ok(()),
+            };
             let chunk = match chunk {
-                Ok(chunk) => chunk,
+                Some(Ok(chunk)) => chunk,
                 // What came is committed, so the rest can be asked for again.
-                Err(error) if decoded > 0 && error.is_transient() => return Ok(()),
-                Err(error) => return Err(error.into()),
+                Some(Err(error)) if decoded > 0 && error.is_transient() => return Ok(()),
+                Some(Err(error)) => return Err(error.into()),
+                None => break,
             };
             for sampled in chunk.tokens {
                 decoded += 1;
                 self.shared.settings.metrics.speculation.decoded_tokens.inc();
-                if self.commit(sampled_as_scored(sampled, self.terms.logprobs))? {
-                    return Ok(());
+                let over = self.commit(sampled_as_scored(sampled, self.terms.logprobs), turn.version())?;
+                if over {
+                    break;
                 }
             }
-            if decoded >= length || !self.flush().await {
+            for span in chunk.versions {
+                let version = self.version(Some(&span.version), turn);
+                self.versions.stamp(start + span.start, &version);
+            }
+            if self.sequence.finish().is_some() || decoded >= length || !self.flush().await {
                 return Ok(());
             }
         }
@@ -301,21 +304,22 @@ impl<'a> Running<'a> {
     }
 
     /// Has a proposal verified and commits what comes of it.
-    async fn speculate(&mut self, proposal: &Proposal) -> Result<(), RolloutError> {
-        let settings = &self.shared.settings;
+    async fn speculate(&mut self, proposal: &Proposal, turn: &Turn) -> Result<(), RolloutError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
         let Plan { strategy, row_length } = controller::plan(
             &settings.policy,
             &settings.capabilities,
-            self.sampling.as_ref(),
+            self.sampling.as_ref().filter(|_| !self.terms.constraints.shape_sampling()),
             self.terms.logprobs,
             self.sequence.tokens().len(),
         );
         let timer = Timer::start();
         let round = Round { terms: &self.terms, context: self.sequence.tokens(), proposal, row_length };
         let metrics = &settings.metrics.speculation;
-        let evidence = match self.shared.verifier(strategy).verify(round).await {
+        let evidence = match shared.verifier(strategy).verify(round).await {
             Ok(evidence) => evidence,
-            Err(error) if error.is_transient() => return Err(error.into()),
+            Err(error) if error.is_transient() || matches!(error, UpstreamError::Aborted) => return Err(error.into()),
             // The server will not verify, which says nothing of the draft: the rest is decoded plainly.
             Err(error) => {
                 metrics.verify_refused(strategy.name());
@@ -327,14 +331,25 @@ impl<'a> Running<'a> {
         metrics.verified(strategy.name(), timer);
         metrics.lost_rows.inc_by(evidence.lost_rows as u64);
         metrics.recomputed.inc_by(evidence.recomputed as u64);
-        let accepted = self.accept(proposal, &evidence).await?;
+        let version = self.version(evidence.version.as_deref(), turn);
+        if self.versions.has_left(&version) {
+            settings.metrics.control.stale_rounds.inc();
+            return Ok(());
+        }
+        let accepted = self.accept(proposal, &evidence, &version).await?;
         metrics.round(proposal.drafts.len(), accepted);
         Ok(())
     }
 
     /// Commits the accepted drafts and the token after them; returns how many drafts were accepted.
-    async fn accept(&mut self, proposal: &Proposal, evidence: &Evidence) -> Result<usize, RolloutError> {
-        let settings = &self.shared.settings;
+    async fn accept(
+        &mut self,
+        proposal: &Proposal,
+        evidence: &Evidence,
+        version: &Arc<str>,
+    ) -> Result<usize, RolloutError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
         // Without known sampling parameters every observation is a sample, for which they do not matter.
         let sampling = self.sampling.unwrap_or(Sampling::greedy());
         let mut at = 0;
@@ -342,30 +357,38 @@ impl<'a> Running<'a> {
             let walked = walk(proposal, &evidence.observations, at, &sampling, settings.rule.as_ref(), &mut self.rng);
             for scored in walked.kept {
                 at += 1;
-                if self.commit(scored)? {
+                if self.commit(scored, version)? {
                     return Ok(at);
                 }
             }
             match walked.next {
                 Next::Bonus => {
-                    self.commit(evidence.bonus.clone())?;
+                    self.commit(evidence.bonus.clone(), version)?;
                     return Ok(at);
                 }
                 Next::Token(scored) => {
-                    self.commit(scored)?;
+                    self.commit(scored, version)?;
                     return Ok(at);
                 }
                 Next::Outside => {
                     let (draft, observation) = (&proposal.drafts[at], &evidence.observations[at]);
-                    let scored = self.draw_outside(draft, observation).await?;
-                    self.commit(scored)?;
+                    let (scored, drawn_under) = self.draw_outside(draft, observation).await?;
+                    if drawn_under.is_some_and(|other| *other != **version) {
+                        settings.metrics.control.stale_rounds.inc();
+                        return Ok(at);
+                    }
+                    self.commit(scored, version)?;
                     return Ok(at);
                 }
                 Next::Sample => {
                     settings.metrics.speculation.unknown_rows.inc();
-                    let scored = self.shared.sampler.sample(&self.terms, self.sequence.tokens()).await?;
+                    let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.tokens()).await?;
+                    if told.is_some_and(|other| *other != **version) {
+                        settings.metrics.control.stale_rounds.inc();
+                        return Ok(at);
+                    }
                     let agrees = scored.token == proposal.drafts[at].token;
-                    if self.commit(scored)? || !agrees {
+                    if self.commit(scored, version)? || !agrees {
                         return Ok(at + usize::from(agrees));
                     }
                     at += 1;
@@ -375,7 +398,7 @@ impl<'a> Running<'a> {
     }
 
     /// The token of a position whose residual was found to lie in the tail of its row.
-    async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Scored, RolloutError> {
+    async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Drawn, RolloutError> {
         let settings = &self.shared.settings;
         let Observation::Row(row) = observation else {
             return Ok(self.shared.sampler.sample(&self.terms, self.sequence.tokens()).await?);
@@ -385,11 +408,12 @@ impl<'a> Running<'a> {
         while leaks < MOST_LEAKS {
             settings.metrics.speculation.tail_samples.inc();
             let banned: Vec<_> = row.entries().iter().map(|entry| entry.token).collect();
-            let drawn = self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), &banned).await?;
+            let (drawn, version) =
+                self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), &banned).await?;
             leaks += usize::from(banned.contains(&drawn.token));
             match judge_tail(draft, &mut row, &drawn, settings.rule.as_ref(), &mut self.rng) {
-                TailVerdict::Keep => return Ok(drawn),
-                TailVerdict::Token(scored) => return Ok(scored),
+                TailVerdict::Keep => return Ok((drawn, version)),
+                TailVerdict::Token(scored) => return Ok((scored, version)),
                 TailVerdict::Again => {}
             }
         }

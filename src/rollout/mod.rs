@@ -1,10 +1,16 @@
 //! One rollout from prompt to finish: propose, verify, accept, commit.
 
+pub mod control;
 pub mod controller;
 mod drafters;
 mod driver;
+mod engine;
 mod sequence;
+mod versions;
 
+pub use control::{Control, PauseMode};
 pub use drafters::{DrafterFactory, Drafters};
-pub use driver::{Delta, Engine, EngineSettings, Rollout, RolloutError};
-pub use sequence::{Finish, FinishReason, FinishRules, Sequence, StopReason};
+pub use driver::{Delta, Rollout, RolloutError};
+pub use engine::{Deltas, Engine, EngineSettings};
+pub use sequence::{Finish, FinishReason, FinishRules, Sequence, StopReason, TextRules};
+pub use versions::Versions;

@@ -14,6 +14,9 @@ pub struct FinishRules {
     pub max_tokens: usize,
     /// The longest context of the model, prompt and output together.
     pub max_model_len: usize,
+    /// Stop strings are looked for only in what comes after so many tokens. (Stop tokens do not come before, since the
+    /// server does not sample them.)
+    pub min_tokens: usize,
     /// Ids at which the client wants to stop.
     pub stop_token_ids: Vec<TokenId>,
     /// The ids at which the model itself stops.
@@ -26,6 +29,15 @@ pub struct FinishRules {
     pub include_stop_str_in_output: bool,
 }
 
+/// How tokens become text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TextRules {
+    /// Whether special tokens leave no text.
+    pub skip_special_tokens: bool,
+    /// Whether added tokens that follow each other are decoded with the spaces that the decoder puts between them.
+    pub spaces_between_special_tokens: bool,
+}
+
 /// Why a rollout ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
@@ -33,6 +45,8 @@ pub enum FinishReason {
     Stop,
     /// The most tokens allowed.
     Length,
+    /// Somebody asked for it to end.
+    Abort,
 }
 
 /// What a rollout stopped at, as the server would report it.
@@ -70,8 +84,9 @@ pub struct Sequence {
 impl Sequence {
     /// A rollout that starts after `prompt`.
     #[must_use]
-    pub fn new(prompt: Vec<TokenId>, rules: FinishRules, tokenizer: Tokenizer, skip_special_tokens: bool) -> Self {
-        let detokenizer = Detokenizer::new(tokenizer, &prompt, skip_special_tokens);
+    pub fn new(prompt: Vec<TokenId>, rules: FinishRules, tokenizer: Tokenizer, text_rules: TextRules) -> Self {
+        let TextRules { skip_special_tokens, spaces_between_special_tokens } = text_rules;
+        let detokenizer = Detokenizer::new(tokenizer, &prompt, skip_special_tokens, spaces_between_special_tokens);
         Self {
             prompt_length: prompt.len(),
             tokens: prompt,
@@ -101,15 +116,33 @@ impl Sequence {
         self.finish.as_ref()
     }
 
+    /// How many tokens it has committed.
+    #[must_use]
+    pub fn committed(&self) -> usize {
+        self.tokens.len() - self.prompt_length
+    }
+
+    /// How many more tokens must come before one that ends the rollout.
+    #[must_use]
+    pub fn barred(&self) -> usize {
+        self.rules.min_tokens.saturating_sub(self.committed())
+    }
+
+    /// Ends it where it stands.
+    pub fn abort(&mut self) {
+        if self.finish.is_none() {
+            self.finish = Some(Finish { reason: FinishReason::Abort, stop: None });
+        }
+    }
+
     /// How many more tokens it may commit.
     #[must_use]
     pub fn room(&self) -> usize {
         if self.finish.is_some() {
             return 0;
         }
-        let committed = self.tokens.len() - self.prompt_length;
         let by_model = self.rules.max_model_len.saturating_sub(self.tokens.len());
-        self.rules.max_tokens.saturating_sub(committed).min(by_model)
+        self.rules.max_tokens.saturating_sub(self.committed()).min(by_model)
     }
 
     /// Adds a token and checks the rules, in the server's order: end-of-sequence, stop tokens, length, stop strings.
@@ -122,7 +155,8 @@ impl Sequence {
         if by_token.is_none() || self.rules.include_stop_str_in_output {
             let seen = self.text.len();
             self.text.push_str(&self.detokenizer.push(scored.token)?);
-            if let Some(found) = self.rules.stop.find(&self.text, seen) {
+            let found = self.rules.stop.find(&self.text, seen);
+            if let Some(found) = found.filter(|_| self.committed() > self.rules.min_tokens) {
                 self.text.truncate(found.cut);
                 self.finish = Some(Finish { reason: FinishReason::Stop, stop: Some(StopReason::Text(found.string)) });
                 return Ok(self.finish.as_ref());

@@ -16,7 +16,7 @@ use crate::api::{EngineBuilder, Readiness};
 use crate::config::{DrafterChoice, TargetSettings};
 use crate::model::DraftModel;
 use crate::rollout::controller::Policy;
-use crate::rollout::{DrafterFactory, Engine, EngineSettings};
+use crate::rollout::{Control, DrafterFactory, Engine, EngineSettings};
 use crate::speculation::{AcceptanceRule, Lossless};
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
@@ -31,6 +31,8 @@ pub struct Setup {
     rule: Arc<dyn AcceptanceRule>,
     draft_model: OnceCell<Option<DraftModel>>,
     drafters: Option<Arc<dyn DrafterFactory>>,
+    /// Outlives the engines, as the rollouts that it knows do.
+    control: Control,
 }
 
 impl Setup {
@@ -38,7 +40,8 @@ impl Setup {
     #[must_use]
     pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
         let rule = Arc::new(Lossless);
-        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new(), drafters: None }
+        let control = Control::new(metrics.control.clone());
+        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new(), drafters: None, control }
     }
 
     /// The same with another rule of acceptance, by which a test shows that a wrong one is noticed.
@@ -125,6 +128,7 @@ impl Setup {
                 Arc::new(factory)
             }
         };
+        self.control.set_version(&capabilities.weight_version);
         tracing::info!(
             model = %capabilities.model,
             version = capabilities.version.as_deref().unwrap_or("unknown"),
@@ -141,6 +145,7 @@ impl Setup {
             drafters,
             policy: self.policy,
             rule: Arc::clone(&self.rule),
+            control: self.control.clone(),
             metrics: self.metrics.clone(),
         })))
     }
@@ -178,7 +183,7 @@ pub async fn examine(upstream: &Upstream, settings: &TargetSettings) -> Result<E
     if let Err(difference) = compare_with_server(&tokenizer, upstream, &model.id).await? {
         return Ok(Examined::NoTokenizer(format!("the tokenizer is not the server's: {difference}")));
     }
-    let mut capabilities = upstream.probe(&tokenizer.special_tokens()).await?;
+    let mut capabilities = upstream.probe(&tokenizer.added_tokens()).await?;
     if settings.assume_neutral_defaults && capabilities.defaults.is_none() {
         capabilities.defaults = Some(SamplingFields::neutral());
     }

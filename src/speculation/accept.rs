@@ -134,10 +134,7 @@ fn judge(
         Observation::Sampled(scored) => return Judgement::Stop(Next::Token(scored.clone())),
         Observation::Row(row) => row,
     };
-    let scored = |token| {
-        let logprob = row.logprob(token)?;
-        Some(Scored { token, logprob, top: row.top().to_vec() })
-    };
+    let scored = |token| row.scored(token);
     let Some(known) = target(row, sampling) else { return Judgement::Stop(Next::Sample) };
     // The row of a draft tells the draft's own log-probability, so both are known here.
     let (Some(p), Some(as_drafted)) = (known.probability_of(draft.token), scored(draft.token)) else {
@@ -187,10 +184,7 @@ pub fn judge_tail(
     row.learn(drawn);
     let residual = Residual::new(draft, &super::target::raw(row), rule);
     match residual.at(rng.random(), draft.token) {
-        Some(token) => match row.logprob(token) {
-            Some(logprob) => TailVerdict::Token(Scored { token, logprob, top: row.top().to_vec() }),
-            None => TailVerdict::Again,
-        },
+        Some(token) => row.scored(token).map_or(TailVerdict::Again, TailVerdict::Token),
         None => TailVerdict::Again,
     }
 }

@@ -19,6 +19,8 @@ pub struct Row {
     entries: Vec<Entry>,
     /// How many of the first entries are the most likely tokens of the whole vocabulary.
     top: usize,
+    /// A token from below the top, and how many tokens are at least as likely, itself included.
+    rank: Option<(TokenId, u32)>,
 }
 
 impl Row {
@@ -42,7 +44,22 @@ impl Row {
             return None;
         }
         let top = top_n.min(entries.len());
-        Some(Self { entries, top })
+        Some(Self { entries, top, rank: None })
+    }
+
+    /// The same row, which also tells how many tokens are at least as likely as `token`, itself included.
+    #[must_use]
+    pub fn with_rank(self, token: TokenId, rank: u32) -> Self {
+        Self { rank: Some((token, rank)), ..self }
+    }
+
+    /// `token` as it is to be reported, if the row tells its log-probability.
+    #[must_use]
+    pub fn scored(&self, token: TokenId) -> Option<Scored> {
+        let logprob = self.logprob(token)?;
+        let listed = self.top().iter().position(|entry| entry.token == token).map(|at| at as u32 + 1);
+        let rank = listed.or(self.rank.filter(|(id, _)| *id == token).map(|(_, rank)| rank));
+        Some(Scored { token, logprob, rank, top: self.top().to_vec() })
     }
 
     /// Every known token: most likely first, then what was learnt later.
@@ -85,6 +102,9 @@ pub struct Scored {
     pub token: TokenId,
     /// Its log-probability as the server reports it.
     pub logprob: f64,
+    /// Its place among the most likely tokens, from 1; below those that were listed, how many tokens are at least as
+    /// likely, itself included. Absent where the server does not tell.
+    pub rank: Option<u32>,
     /// The most likely tokens at its position, most likely first; as many as were asked for, or more.
     pub top: Vec<Entry>,
 }

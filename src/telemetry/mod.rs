@@ -4,6 +4,6 @@ mod metrics;
 mod page;
 mod tracing_setup;
 
-pub use metrics::{DraftMetrics, Metrics, Outcome, RequestMetrics, SpeculationMetrics, Timer};
+pub use metrics::{ControlMetrics, DraftMetrics, Metrics, Outcome, RequestMetrics, SpeculationMetrics, Timer};
 pub use page::merge;
 pub use tracing_setup::{LogFormat, init_tracing};

@@ -55,6 +55,40 @@ impl GenerateSupport {
     }
 }
 
+/// How chat completions are answered.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ChatSupport {
+    /// Whether they are answered at all, in the shape that this sidecar knows.
+    pub available: bool,
+    /// Whether a tool or reasoning parser works on the reply, so that its text is not the message.
+    pub parsed: bool,
+    /// Whether `/v1/chat/completions/render` shows the prompt.
+    pub renders: bool,
+    /// Whether streams echo a message as text; with some chat templates they echo its parts.
+    pub echoes_text: bool,
+    /// The size of the prefix cache's blocks, where replies say how many tokens they have put there.
+    pub cache_block: Option<usize>,
+}
+
+impl ChatSupport {
+    /// How many of `prompt_tokens` the server put into its prefix cache, which held `cached_tokens` of them before: the
+    /// whole blocks.
+    #[must_use]
+    pub fn created_cache_tokens(&self, prompt_tokens: usize, cached_tokens: usize) -> Option<usize> {
+        let block = self.cache_block?;
+        Some((prompt_tokens / block * block).saturating_sub(cached_tokens))
+    }
+}
+
+/// How many tokens a request gets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct TokenLimits {
+    /// The most, whatever it asks for, if there is such a limit beside the model's length.
+    pub most: Option<usize>,
+    /// Where it does not say, if not all that the model's length leaves.
+    pub default: Option<usize>,
+}
+
 /// What one server can do.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Capabilities {
@@ -76,6 +110,14 @@ pub struct Capabilities {
     pub prompt_logprobs: bool,
     /// The fast way to verify.
     pub generate: GenerateSupport,
+    /// Chat completions.
+    pub chat: ChatSupport,
+    /// How many tokens a request gets.
+    pub limits: TokenLimits,
+    /// Whether streams end with the usage although nobody asked (`--enable-force-include-usage`).
+    pub usage_unasked: bool,
+    /// The policy version of its weights when it was probed.
+    pub weight_version: String,
     /// What the server fills in for sampling parameters that a request leaves out; unknown without a render route.
     pub defaults: Option<SamplingFields>,
     /// Whether the server names tokens by id where a request does not say (`--return-tokens-as-token-ids`).
@@ -96,6 +138,15 @@ pub enum EndToken {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whole_blocks_are_put_into_the_cache() {
+        let chat = ChatSupport { cache_block: Some(32), ..ChatSupport::default() };
+        assert_eq!(chat.created_cache_tokens(70, 0), Some(64));
+        assert_eq!(chat.created_cache_tokens(70, 32), Some(32));
+        assert_eq!(chat.created_cache_tokens(70, 64), Some(0));
+        assert_eq!(ChatSupport::default().created_cache_tokens(70, 0), None);
+    }
 
     #[test]
     fn rows_are_trusted_only_where_lost_ones_can_be_told() {

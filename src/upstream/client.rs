@@ -132,7 +132,7 @@ impl Upstream {
     /// The origin of the sidecar's own calls.
     #[must_use]
     pub fn own_origin(&self, model: Option<String>) -> Origin {
-        Origin { headers: self.own_headers.clone(), model, cache_salt: None }
+        Origin { headers: self.own_headers.clone(), model, ..Origin::default() }
     }
 
     /// Sends a request on as it is: path and query byte for byte, body and reply streamed.
@@ -166,7 +166,16 @@ impl Upstream {
         path: &'static str,
         body: &B,
     ) -> Result<Bytes, UpstreamError> {
-        let body = encode(path, body)?;
+        self.post_bytes(origin, path, encode(path, body)?).await
+    }
+
+    /// The same with a body that is JSON already.
+    pub(super) async fn post_bytes(
+        &self,
+        origin: &Origin,
+        path: &'static str,
+        body: Bytes,
+    ) -> Result<Bytes, UpstreamError> {
         let mut retry = Retry::new(self.retries);
         loop {
             let tried = match self.try_once(origin, path, body.clone()).await {

@@ -25,6 +25,9 @@ pub enum UpstreamError {
         /// What was wrong.
         reason: String,
     },
+    /// The server aborted the request before it sampled anything.
+    #[error("the upstream server aborted the request")]
+    Aborted,
 }
 
 /// A reply that is not a success.
@@ -47,7 +50,7 @@ impl UpstreamError {
             Self::Status(refusal) => {
                 refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Protocol { .. } => false,
+            Self::Protocol { .. } | Self::Aborted => false,
         }
     }
 

@@ -1,50 +1,28 @@
 //! `/inference/v1/generate`: token ids in, token ids out, with vLLM's own sampling parameters.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
+use super::completions::read_rows;
 use super::error::UpstreamError;
-use super::origin::Origin;
-use super::wire::{Candidate, RowMap, Sampled, SamplingFields, WireUsage, rows};
+use super::wire::{Candidate, Sampled, SamplingFields, VersionSpan, WireUsage, is_zero};
 
 pub(super) const PATH: &str = "/inference/v1/generate";
 
-/// A request for one token after a prompt, with the prompt's own log-probabilities.
-#[derive(Debug, Clone)]
-pub struct GenerateCall<'a> {
-    /// On whose behalf.
-    pub origin: &'a Origin,
-    /// The prompt.
-    pub tokens: &'a [u32],
-    /// Sampling parameters for the token after it. This route applies no defaults of the model's.
-    pub sampling: &'a SamplingFields,
-    /// How many of the likeliest tokens to report beside the sampled one.
-    pub logprobs: usize,
-    /// How many of the likeliest tokens to report for each prompt position that gets computed.
-    pub prompt_logprobs: usize,
-    /// Whether to compute every position anew instead of only those that the prefix cache lacks.
-    pub skip_cache: bool,
-}
-
-/// What the server said.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GenerateReply {
-    /// Rows as they came: of the whole prompt, row i for prompt token i, or only of its last part.
-    pub prompt_rows: Vec<Option<Vec<Candidate>>>,
-    /// The token sampled after the prompt.
-    pub sampled: Sampled,
-    /// How many prompt tokens the prefix cache served; absent unless the server reports it.
-    pub cached_tokens: Option<usize>,
-}
-
 #[derive(Serialize)]
-struct WireRequest<'a> {
+pub(super) struct WireRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
     token_ids: &'a [u32],
     sampling_params: WireSampling<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache_salt: Option<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    priority: i64,
     stream: bool,
 }
 
@@ -52,25 +30,92 @@ struct WireRequest<'a> {
 struct WireSampling<'a> {
     #[serde(flatten)]
     fields: &'a SamplingFields,
+    n: usize,
     max_tokens: usize,
+    #[serde(skip_serializing_if = "is_zero")]
+    min_tokens: usize,
     logprobs: usize,
-    prompt_logprobs: usize,
-    skip_reading_prefix_cache: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprobs: Option<usize>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    logit_bias: BTreeMap<u32, f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed_token_ids: Option<&'a [u32]>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    bad_words: &'a [String],
+    #[serde(skip_serializing_if = "<[u32]>::is_empty")]
+    stop_token_ids: &'a [u32],
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    ignore_eos: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skip_reading_prefix_cache: Option<bool>,
     detokenize: bool,
+}
+
+impl<'a> Call<'a> {
+    /// The call for its first prompt.
+    pub(super) fn as_generate(&'a self, stream: bool) -> WireRequest<'a> {
+        let constraints = &*self.constraints;
+        WireRequest {
+            model: self.origin.model.as_deref(),
+            token_ids: self.prompts.first().map_or(&[], |prompt| prompt),
+            sampling_params: WireSampling {
+                fields: &self.sampling,
+                n: self.n,
+                max_tokens: self.max_tokens,
+                min_tokens: constraints.min_tokens.min(self.max_tokens),
+                logprobs: self.logprobs,
+                prompt_logprobs: self.prompt_logprobs,
+                logit_bias: constraints.logit_bias.iter().copied().collect(),
+                allowed_token_ids: constraints.allowed_token_ids.as_deref(),
+                bad_words: &constraints.bad_words,
+                stop_token_ids: &constraints.stop_token_ids,
+                ignore_eos: constraints.ignore_eos,
+                skip_reading_prefix_cache: self.skip_cache,
+                detokenize: self.detokenize,
+            },
+            cache_salt: self.origin.cache_salt.as_deref(),
+            priority: self.origin.priority,
+            stream,
+        }
+    }
 }
 
 #[derive(Deserialize)]
 struct WireReply {
     choices: Vec<WireChoice>,
     #[serde(default)]
-    prompt_logprobs: Option<Vec<Option<RowMap>>>,
+    prompt_logprobs: Option<Box<RawValue>>,
     #[serde(default)]
     usage: Option<WireUsage>,
+    #[serde(default)]
+    model: Option<String>,
 }
 
+/// One output, or what an event brings of it.
 #[derive(Deserialize)]
-struct WireChoice {
+pub(super) struct WireChoice {
+    #[serde(default)]
+    index: usize,
+    #[serde(default)]
     logprobs: Option<WireLogprobs>,
+    #[serde(default)]
+    pub(super) finish_reason: Option<String>,
+    #[serde(default)]
+    stop_reason: Option<serde_json::Value>,
+    #[serde(default)]
+    pub(super) weight_versions: Option<Vec<VersionSpan>>,
+}
+
+impl WireChoice {
+    pub(super) fn sampled(&mut self) -> Result<Vec<Sampled>, String> {
+        let content = self.logprobs.take().and_then(|logprobs| logprobs.content).unwrap_or_default();
+        content.into_iter().map(WireContent::sampled).collect()
+    }
+
+    pub(super) fn version(&mut self) -> Option<String> {
+        self.weight_versions.take().and_then(|spans| spans.into_iter().next_back()).map(|span| span.version)
+    }
 }
 
 #[derive(Deserialize)]
@@ -81,11 +126,8 @@ struct WireLogprobs {
 /// Since 0.30 positions carry ids; before, chat-style token strings of the form `token_id:N`.
 #[derive(Deserialize)]
 struct WireContent {
-    #[serde(default)]
-    token_id: Option<u32>,
-    #[serde(default)]
-    token: Option<String>,
-    logprob: f64,
+    #[serde(flatten)]
+    token: WireTop,
     #[serde(default)]
     top_logprobs: Vec<WireTop>,
 }
@@ -97,56 +139,69 @@ struct WireTop {
     #[serde(default)]
     token: Option<String>,
     logprob: f64,
+    #[serde(default)]
+    rank: Option<u32>,
 }
 
-fn id(token_id: Option<u32>, token: Option<&str>) -> Result<u32, String> {
-    token_id.or_else(|| token.and_then(super::wire::placeholder_id)).ok_or_else(|| "a token without an id".to_owned())
+impl WireTop {
+    fn candidate(&self) -> Result<Candidate, String> {
+        let named = || self.token.as_deref().and_then(super::wire::placeholder_id);
+        let token = self.token_id.or_else(named).ok_or_else(|| "a token without an id".to_owned())?;
+        Ok(Candidate { token, logprob: self.logprob, rank: self.rank })
+    }
 }
 
 impl WireContent {
     fn sampled(self) -> Result<Sampled, String> {
-        let candidates = self
-            .top_logprobs
-            .iter()
-            .map(|top| Ok(Candidate { token: id(top.token_id, top.token.as_deref())?, logprob: top.logprob }))
-            .collect::<Result<_, String>>()?;
-        Ok(Sampled { token: id(self.token_id, self.token.as_deref())?, logprob: self.logprob, candidates })
+        let Candidate { token, logprob, rank } = self.token.candidate()?;
+        let candidates = self.top_logprobs.iter().map(WireTop::candidate).collect::<Result<_, _>>()?;
+        Ok(Sampled { token, logprob, rank, candidates })
     }
 }
 
 impl Upstream {
-    /// Scores a prompt and samples one token after it.
+    /// Samples after the call's only prompt, and scores it if asked to.
     ///
     /// # Errors
-    /// When the server refuses or its reply lacks a part.
-    pub async fn generate(&self, call: &GenerateCall<'_>) -> Result<GenerateReply, UpstreamError> {
-        let request = WireRequest {
-            model: call.origin.model.as_deref(),
-            token_ids: call.tokens,
-            sampling_params: WireSampling {
-                fields: call.sampling,
-                max_tokens: 1,
-                logprobs: call.logprobs,
-                prompt_logprobs: call.prompt_logprobs,
-                skip_reading_prefix_cache: call.skip_cache,
-                detokenize: false,
-            },
-            cache_salt: call.origin.cache_salt.as_deref(),
-            stream: false,
-        };
-        let body = self.post(call.origin, PATH, &request).await?;
-        parse(&body).map_err(|reason| UpstreamError::Protocol { path: PATH, reason })
+    /// When the server refuses, aborts, or its reply lacks a part.
+    pub async fn generate(&self, call: &Call<'_>) -> Result<Reply, UpstreamError> {
+        let body = self.post(call.origin, PATH, &call.as_generate(false)).await?;
+        let reply = parse(&body, call).map_err(|reason| UpstreamError::Protocol { path: PATH, reason })?;
+        if reply.choices.iter().any(Choice::is_aborted) {
+            return Err(UpstreamError::Aborted);
+        }
+        Ok(reply)
     }
 }
 
-fn parse(body: &[u8]) -> Result<GenerateReply, String> {
-    let reply: WireReply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
-    let choice = reply.choices.into_iter().next().ok_or("no choice")?;
-    let content = choice.logprobs.and_then(|logprobs| logprobs.content).ok_or("no log-probabilities")?;
-    let sampled = content.into_iter().next().ok_or("no token")?.sampled()?;
-    Ok(GenerateReply {
-        prompt_rows: rows(reply.prompt_logprobs.ok_or("no prompt log-probabilities")?),
-        sampled,
+fn parse(body: &[u8], call: &Call<'_>) -> Result<Reply, String> {
+    let mut reply: WireReply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    reply.choices.sort_by_key(|choice| choice.index);
+    if reply.choices.len() != call.n {
+        return Err(format!("{} choices instead of {}", reply.choices.len(), call.n));
+    }
+    let (prompt_rows, prompt_rows_json) = read_rows(reply.prompt_logprobs.as_deref())?;
+    if call.prompt_logprobs.is_some() && prompt_rows.is_none() {
+        return Err("no prompt log-probabilities".to_owned());
+    }
+    let choices = reply.choices.into_iter().map(|mut choice| {
+        let tokens = choice.sampled()?;
+        if tokens.is_empty() && choice.finish_reason.as_deref() != Some(super::call::ABORTED) {
+            return Err("no token".to_owned());
+        }
+        Ok(Choice {
+            tokens,
+            prompt_rows: prompt_rows.clone(),
+            prompt_rows_json: prompt_rows_json.clone(),
+            version: choice.version(),
+            finish_reason: choice.finish_reason,
+            stop_reason: choice.stop_reason,
+        })
+    });
+    Ok(Reply {
+        choices: choices.collect::<Result<_, String>>()?,
         cached_tokens: reply.usage.and_then(WireUsage::cached_tokens),
+        fingerprint: None,
+        model: reply.model,
     })
 }

@@ -2,7 +2,9 @@
 //!
 //! Nothing here knows of speculation: a call is what vLLM's API can be asked, a reply is what it said.
 
+pub mod call;
 pub mod capabilities;
+pub mod chat;
 pub mod client;
 pub mod completions;
 pub mod error;
@@ -13,10 +15,10 @@ pub mod stream;
 pub mod tokens;
 pub mod wire;
 
-pub use capabilities::{Capabilities, EndToken, GenerateRoute, GenerateSupport, Runner};
+pub use call::{Call, Choice, Reply};
+pub use capabilities::{Capabilities, ChatSupport, EndToken, GenerateRoute, GenerateSupport, Runner, TokenLimits};
 pub use client::{Upstream, UpstreamOptions};
-pub use completions::{CompletionCall, CompletionChoice, CompletionReply};
 pub use error::UpstreamError;
-pub use generate::{GenerateCall, GenerateReply};
 pub use origin::Origin;
-pub use wire::{Candidate, Sampled, SamplingFields};
+pub use stream::{DecodedChunk, Route};
+pub use wire::{Candidate, Constraints, Sampled, SamplingFields, VersionSpan};

@@ -49,18 +49,22 @@ pub struct Origin {
     pub model: Option<String>,
     /// The client's prefix-cache salt.
     pub cache_salt: Option<String>,
+    /// The client's priority; 0 is the usual one.
+    pub priority: i64,
+    /// The client's session.
+    pub session_id: Option<String>,
 }
 
 impl Origin {
     /// The origin of a client's request with these headers.
     #[must_use]
-    pub fn new(client: &HeaderMap, model: Option<String>, cache_salt: Option<String>) -> Self {
+    pub fn new(client: &HeaderMap, model: Option<String>) -> Self {
         let mut headers = client.clone();
         strip_hop_by_hop(&mut headers);
         for name in &NOT_INHERITED {
             headers.remove(name);
         }
-        Self { headers, model, cache_salt }
+        Self { headers, model, ..Self::default() }
     }
 }
 
@@ -82,7 +86,7 @@ mod tests {
             ("x-mine", "1"),
             ("x-tenant", "t"),
         ]);
-        let origin = Origin::new(&client, None, None);
+        let origin = Origin::new(&client, None);
         assert_eq!(origin.headers, headers(&[("authorization", "Bearer k"), ("x-tenant", "t")]));
     }
 }

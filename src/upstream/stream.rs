@@ -1,13 +1,26 @@
-//! Plain decoding as a server-sent event stream of `/v1/completions`. Dropping the stream aborts it on the server.
+//! Plain decoding as a server-sent event stream. Dropping the stream aborts it on the server.
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::call::{ABORTED, Call};
 use super::client::Upstream;
-use super::completions::{CompletionCall, PATH, WireLogprobs};
+use super::completions::WireLogprobs;
 use super::error::{Refusal, UpstreamError};
-use super::wire::Sampled;
+use super::origin::Origin;
+use super::wire::{Sampled, VersionSpan};
+use super::{completions, generate};
+
+/// By which of the server's routes to sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Route {
+    /// `/v1/completions`: any version, several prompts a request.
+    #[default]
+    Completions,
+    /// `/inference/v1/generate`: tells ranks and policy versions, takes every sampling parameter as it is.
+    Generate,
+}
 
 /// The tokens that one event brought.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -16,22 +29,20 @@ pub struct DecodedChunk {
     pub tokens: Vec<Sampled>,
     /// Set by the last chunk: `stop`, `length` and the like.
     pub finish_reason: Option<String>,
-    /// The server's `system_fingerprint`, where a chunk carries it.
-    pub fingerprint: Option<String>,
+    /// The policy versions of the whole output, which the last chunk of the generate route tells.
+    pub versions: Vec<VersionSpan>,
 }
 
 #[derive(Deserialize)]
-struct WireChunk {
-    #[serde(default)]
-    choices: Vec<WireChoice>,
-    #[serde(default)]
-    system_fingerprint: Option<String>,
+struct Chunk<C> {
+    #[serde(default = "Vec::new")]
+    choices: Vec<C>,
     #[serde(default)]
     error: Option<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
-struct WireChoice {
+struct CompletionChoice {
     #[serde(default)]
     logprobs: Option<WireLogprobs>,
     #[serde(default)]
@@ -42,12 +53,16 @@ impl Upstream {
     /// Decodes after the call's only prompt, token by token.
     ///
     /// # Errors
-    /// When the server refuses; later, as an item, when the stream breaks off before its end.
+    /// When the server refuses; later, as an item, when the stream breaks off before its end or the server aborts.
     pub async fn decode(
         &self,
-        call: &CompletionCall<'_>,
+        call: &Call<'_>,
+        route: Route,
     ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
-        let response = self.open(call.origin, PATH, &call.wire(true)).await?;
+        let response = match route {
+            Route::Completions => self.open(call.origin, completions::PATH, &call.as_completion(true)).await?,
+            Route::Generate => self.open(call.origin, generate::PATH, &call.as_generate(true)).await?,
+        };
         let this = self.clone();
         let bytes = response.bytes_stream().map(move |piece| piece.map_err(|error| this.unreachable(&error)));
         let url = self.url().to_owned();
@@ -59,7 +74,10 @@ impl Upstream {
                     match events.next() {
                         Some(Event::Done) => return None,
                         Some(Event::Data(data)) => {
-                            let chunk = parse(&data);
+                            let chunk = match route {
+                                Route::Completions => parse(&data, completions::PATH, completion_chunk),
+                                Route::Generate => parse(&data, generate::PATH, generate_chunk),
+                            };
                             let next = chunk.is_ok().then_some((bytes, events));
                             return Some((chunk, next));
                         }
@@ -82,9 +100,46 @@ impl Upstream {
     }
 }
 
-fn parse(data: &[u8]) -> Result<DecodedChunk, UpstreamError> {
-    let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
-    let chunk: WireChunk = serde_json::from_slice(data).map_err(|error| protocol(error.to_string()))?;
+impl Upstream {
+    /// Everything that a streamed reply brings, as it was written.
+    pub(super) async fn events<B: Serialize>(
+        &self,
+        origin: &Origin,
+        path: &'static str,
+        body: &B,
+    ) -> Result<Vec<serde_json::Value>, UpstreamError> {
+        let response = self.open(origin, path, body).await?;
+        let mut events = Events::default();
+        events.push(&response.bytes().await.map_err(|error| self.unreachable(&error))?);
+        let mut all = Vec::new();
+        while let Some(Event::Data(data)) = events.next() {
+            let read = serde_json::from_slice(&data);
+            all.push(read.map_err(|error| UpstreamError::Protocol { path, reason: error.to_string() })?);
+        }
+        Ok(all)
+    }
+}
+
+fn completion_chunk(choice: CompletionChoice) -> Result<DecodedChunk, String> {
+    let tokens = choice.logprobs.map(WireLogprobs::sampled).transpose()?.unwrap_or_default();
+    Ok(DecodedChunk { tokens, finish_reason: choice.finish_reason, versions: Vec::new() })
+}
+
+fn generate_chunk(mut choice: generate::WireChoice) -> Result<DecodedChunk, String> {
+    Ok(DecodedChunk {
+        tokens: choice.sampled()?,
+        versions: choice.weight_versions.unwrap_or_default(),
+        finish_reason: choice.finish_reason,
+    })
+}
+
+fn parse<C: for<'de> Deserialize<'de>>(
+    data: &[u8],
+    path: &'static str,
+    decoded: fn(C) -> Result<DecodedChunk, String>,
+) -> Result<DecodedChunk, UpstreamError> {
+    let protocol = |reason: String| UpstreamError::Protocol { path, reason };
+    let chunk: Chunk<C> = serde_json::from_slice(data).map_err(|error| protocol(error.to_string()))?;
     if let Some(error) = chunk.error {
         let code = error.get("code").and_then(serde_json::Value::as_u64).and_then(|code| u16::try_from(code).ok());
         let status = code.and_then(|code| http::StatusCode::from_u16(code).ok());
@@ -94,12 +149,9 @@ fn parse(data: &[u8]) -> Result<DecodedChunk, UpstreamError> {
             body: Bytes::copy_from_slice(data),
         })));
     }
-    let mut decoded = DecodedChunk { fingerprint: chunk.system_fingerprint, ..DecodedChunk::default() };
-    if let Some(choice) = chunk.choices.into_iter().next() {
-        decoded.finish_reason = choice.finish_reason;
-        if let Some(logprobs) = choice.logprobs {
-            decoded.tokens = logprobs.sampled().map_err(protocol)?;
-        }
+    let decoded = chunk.choices.into_iter().next().map(decoded).transpose().map_err(protocol)?.unwrap_or_default();
+    if decoded.tokens.is_empty() && decoded.finish_reason.as_deref() == Some(ABORTED) {
+        return Err(UpstreamError::Aborted);
     }
     Ok(decoded)
 }
@@ -155,7 +207,8 @@ mod tests {
 
     #[test]
     fn an_error_event_is_the_servers_error() {
-        let error = parse(br#"{"error":{"message":"no","type":"X","code":503}}"#).unwrap_err();
+        let data = br#"{"error":{"message":"no","type":"X","code":503}}"#;
+        let error = parse(data, completions::PATH, completion_chunk).unwrap_err();
         assert_eq!(error.status(), Some(http::StatusCode::SERVICE_UNAVAILABLE));
     }
 }

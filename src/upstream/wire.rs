@@ -8,13 +8,14 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A token and its log-probability.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// The token id.
-    #[serde(rename = "token_id")]
     pub token: u32,
     /// Its natural log-probability.
     pub logprob: f64,
+    /// How many tokens are at least as likely, itself included, where the server says.
+    pub rank: Option<u32>,
 }
 
 /// A token that the server sampled.
@@ -24,6 +25,8 @@ pub struct Sampled {
     pub token: u32,
     /// Its log-probability as the server reports it.
     pub logprob: f64,
+    /// How many tokens were at least as likely, itself included, where the server says.
+    pub rank: Option<u32>,
     /// What was asked for beside it, in any order; may contain the token itself.
     pub candidates: Vec<Candidate>,
 }
@@ -63,6 +66,45 @@ impl SamplingFields {
     }
 }
 
+/// What bars or favours tokens, beyond the shape of the distribution, and what ends the output.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Constraints {
+    /// Added to the logits of these ids; the OpenAI routes clamp it to [-100, 100], the generate route does not.
+    pub logit_bias: Vec<(u32, f64)>,
+    /// The only ids that may be sampled.
+    pub allowed_token_ids: Option<Vec<u32>>,
+    /// Words that may not be sampled.
+    pub bad_words: Vec<String>,
+    /// So many tokens must come before one that ends the output.
+    pub min_tokens: usize,
+    /// Ids at which to stop, beside the model's own.
+    pub stop_token_ids: Vec<u32>,
+    /// Whether to go on past the model's own end-of-sequence tokens.
+    pub ignore_eos: bool,
+}
+
+impl Constraints {
+    /// Whether tokens are barred or favoured now, so that the raw distribution does not tell what is sampled.
+    #[must_use]
+    pub fn shape_sampling(&self) -> bool {
+        !self.logit_bias.is_empty()
+            || self.allowed_token_ids.is_some()
+            || !self.bad_words.is_empty()
+            || self.min_tokens > 0
+    }
+}
+
+/// A run of output tokens and the policy version that they were sampled under.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, Serialize)]
+pub struct VersionSpan {
+    /// The version.
+    pub version: String,
+    /// The first token's index in the output.
+    pub start: usize,
+    /// One past the last token's index.
+    pub end: usize,
+}
+
 /// A position's log-probabilities as prompt log-probabilities carry them: a map from token id to an object. Absent where
 /// a key is no id or a value no number, as in rows that the V1 runner never wrote.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,19 +117,22 @@ pub(super) struct PlaceholderMap(pub(super) Vec<Candidate>);
 #[derive(Deserialize)]
 struct RowValue {
     logprob: Option<f64>,
+    #[serde(default)]
+    rank: Option<u32>,
 }
 
 impl<'de> Deserialize<'de> for RowMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let candidate =
-            |key: &str, value: RowValue| Some(Candidate { token: key.parse().ok()?, logprob: value.logprob? });
+        let candidate = |key: &str, value: RowValue| {
+            Some(Candidate { token: key.parse().ok()?, logprob: value.logprob?, rank: value.rank })
+        };
         deserializer.deserialize_map(CandidateMap(candidate, PhantomData)).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for PlaceholderMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let candidate = |key: &str, logprob: f64| Some(Candidate { token: placeholder_id(key)?, logprob });
+        let candidate = |key: &str, logprob: f64| Some(Candidate { token: placeholder_id(key)?, logprob, rank: None });
         let candidates = deserializer.deserialize_map(CandidateMap(candidate, PhantomData))?;
         candidates.map(Self).ok_or_else(|| D::Error::custom("a token is not named by its id"))
     }
@@ -139,6 +184,11 @@ impl WireUsage {
     }
 }
 
+/// Whether a count or a priority is the one that needs no word.
+pub(super) fn is_zero<T: PartialEq + Default>(value: &T) -> bool {
+    *value == T::default()
+}
+
 /// The id in `token_id:123`, the form in which `return_tokens_as_token_ids` makes the server name tokens.
 pub(super) fn placeholder_id(text: &str) -> Option<u32> {
     text.strip_prefix("token_id:")?.parse().ok()
@@ -152,7 +202,10 @@ mod tests {
     fn prompt_rows_keep_ids_and_values() {
         let text = r#"[null, {"5": {"logprob": -0.5, "rank": 1, "decoded_token": "a"}, "12": {"logprob": -2.25}}]"#;
         let parsed = rows(serde_json::from_str(text).unwrap());
-        let row = vec![Candidate { token: 5, logprob: -0.5 }, Candidate { token: 12, logprob: -2.25 }];
+        let row = vec![
+            Candidate { token: 5, logprob: -0.5, rank: Some(1) },
+            Candidate { token: 12, logprob: -2.25, rank: None },
+        ];
         assert_eq!(parsed, [None, Some(row)]);
     }
 
@@ -160,7 +213,7 @@ mod tests {
     fn a_row_of_uninitialised_memory_is_absent() {
         let text = r#"[{"-1801009536": {"logprob": 1e-40}}, {"7": {"logprob": null}}, {"7": {"logprob": -1.0}}]"#;
         let parsed = rows(serde_json::from_str(text).unwrap());
-        assert_eq!(parsed, [None, None, Some(vec![Candidate { token: 7, logprob: -1.0 }])]);
+        assert_eq!(parsed, [None, None, Some(vec![Candidate { token: 7, logprob: -1.0, rank: None }])]);
     }
 
     #[test]

@@ -1,9 +1,12 @@
 //! Strategy A: `/inference/v1/generate` scores the drafts and computes only what the prefix cache lacks.
 
+use std::borrow::Cow;
+
+use super::rows::{self, PromptRows};
 use super::sampler::scored;
-use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier, rows};
+use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier};
 use crate::speculation::{Observation, Scored, TokenId};
-use crate::upstream::{GenerateCall, GenerateReply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
+use crate::upstream::{Call, Reply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
 
 /// Verification by the rows of the drafts, at the cost of computing the drafts.
 #[derive(Debug, Clone)]
@@ -24,20 +27,19 @@ impl CachedSuffix {
     /// Scores `tokens`, computing everything where the server cannot print what it has not computed.
     ///
     /// Which of the two happened is told with the reply.
-    async fn score(&self, round: &Round<'_>, tokens: &[TokenId]) -> Result<(GenerateReply, bool), UpstreamError> {
+    async fn score(&self, round: &Round<'_>, tokens: &[TokenId]) -> Result<(Reply, bool), UpstreamError> {
         let neutral = SamplingFields::default();
-        let mut call = GenerateCall {
-            origin: &round.terms.origin,
-            tokens,
-            sampling: round.terms.resolved.as_ref().unwrap_or(&neutral),
+        let mut call = Call {
+            sampling: Cow::Borrowed(round.terms.resolved.as_ref().unwrap_or(&neutral)),
             // This route counts the sampled token among those asked for.
             logprobs: (round.terms.logprobs + 1).min(self.max_logprobs),
-            prompt_logprobs: round.row_length,
-            skip_cache: false,
+            prompt_logprobs: Some(round.row_length),
+            skip_cache: Some(false),
+            ..Call::new(&round.terms.origin, tokens)
         };
         match self.upstream.generate(&call).await {
             Err(error) if error.is_unprintable_row() => {
-                call.skip_cache = true;
+                call.skip_cache = Some(true);
                 Ok((self.upstream.generate(&call).await?, true))
             }
             reply => Ok((reply?, false)),
@@ -53,14 +55,16 @@ impl CachedSuffix {
         let is_last = sampled.candidates.iter().all(|candidate| candidate.logprob >= sampled.logprob);
         let mut bonus = scored(sampled, wanted);
         if wanted > 0 && wanted >= self.max_logprobs && is_last {
-            bonus.top = self.sampler.sample(round.terms, tokens).await?.top;
+            bonus.top = self.sampler.sample(round.terms, tokens).await?.0.top;
         }
         Ok(bonus)
     }
 
-    fn observe(&self, round: &Round<'_>, reply: &GenerateReply, length: usize, index: usize) -> Option<Observation> {
+    fn observe(&self, round: &Round<'_>, reply: &Reply, length: usize, index: usize) -> Option<Observation> {
         let draft = round.proposal.drafts.get(index - round.context.len())?.token;
-        let row = rows::computed_row(reply, self.runner, length, index)?;
+        let rows = reply.choices.first()?.prompt_rows.as_deref()?;
+        let rows = PromptRows { rows, cached_tokens: reply.cached_tokens, runner: self.runner };
+        let row = rows::computed_row(rows, length, index)?;
         rows::observation(row, round.row_length, draft)
     }
 
@@ -84,7 +88,7 @@ impl CachedSuffix {
             }
             recomputed = anew;
         }
-        let sampled = self.sampler.sample(round.terms, &tokens[..index]).await?;
+        let (sampled, _) = self.sampler.sample(round.terms, &tokens[..index]).await?;
         Ok((Observation::Sampled(sampled), recomputed))
     }
 }
@@ -106,7 +110,7 @@ impl Verifier for CachedSuffix {
                 (start..tokens.len()).filter(|index| observations[index - start].is_none()).collect();
             let recovered = if round.proposal.is_certain() && lost.len() > 1 {
                 let prompts = lost.iter().map(|index| &tokens[..*index]).collect();
-                let samples = self.sampler.sample_each(round.terms, prompts).await?;
+                let (samples, _) = self.sampler.sample_each(round.terms, prompts).await?;
                 samples.into_iter().map(Observation::Sampled).collect::<Vec<_>>()
             } else {
                 let each = lost.iter().map(|index| self.recover(&round, &tokens, *index));
@@ -118,8 +122,12 @@ impl Verifier for CachedSuffix {
             for (index, observation) in lost.into_iter().zip(recovered) {
                 observations[index - start] = Some(observation);
             }
-            let bonus = self.bonus(&round, &tokens, reply.sampled).await?;
-            Ok(Evidence { observations: observations.into_iter().flatten().collect(), bonus, lost_rows, recomputed })
+            let protocol = || UpstreamError::Protocol { path: "/inference/v1/generate", reason: "no token".to_owned() };
+            let choice = reply.choices.into_iter().next().ok_or_else(protocol)?;
+            let sampled = choice.tokens.into_iter().next().ok_or_else(protocol)?;
+            let bonus = self.bonus(&round, &tokens, sampled).await?;
+            let observations = observations.into_iter().flatten().collect();
+            Ok(Evidence { observations, bonus, version: choice.version, lost_rows, recomputed })
         })
     }
 }

@@ -27,13 +27,13 @@ impl Verifier for FanOut {
         Box::pin(async move {
             let tokens = round.tokens();
             let prompts = (round.context.len()..=tokens.len()).map(|end| &tokens[..end]).collect();
-            let mut samples = self.sampler.sample_each(round.terms, prompts).await?;
+            let (mut samples, version) = self.sampler.sample_each(round.terms, prompts).await?;
             let bonus = samples.pop().ok_or_else(|| UpstreamError::Protocol {
                 path: "/v1/completions",
                 reason: "no sample came back".to_owned(),
             })?;
             let observations = samples.into_iter().map(Observation::Sampled).collect();
-            Ok(Evidence { observations, bonus, lost_rows: 0, recomputed: 0 })
+            Ok(Evidence { observations, bonus, version, lost_rows: 0, recomputed: 0 })
         })
     }
 }

@@ -17,10 +17,10 @@ use std::pin::Pin;
 pub use cached_suffix::CachedSuffix;
 pub use fan_out::FanOut;
 pub use prompt_logprobs::PromptLogprobs;
-pub use sampler::{Prefill, Sampler, scored as sampled_as_scored};
+pub use sampler::{Drawn, Prefill, Sampler, scored as sampled_as_scored};
 
 use crate::speculation::{Observation, Proposal, Scored, TokenId};
-use crate::upstream::{Capabilities, Origin, SamplingFields, UpstreamError};
+use crate::upstream::{Capabilities, Constraints, Origin, Route, SamplingFields, UpstreamError};
 
 /// A way to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ impl Strategy {
     }
 }
 
-/// What stays the same over a rollout's verifications.
+/// What a rollout's calls have in common.
 #[derive(Debug, Clone)]
 pub struct Terms {
     /// On whose behalf.
@@ -64,6 +64,10 @@ pub struct Terms {
     pub fields: SamplingFields,
     /// The same with the server's defaults filled in; absent where those are unknown.
     pub resolved: Option<SamplingFields>,
+    /// What bars tokens and what ends the output. `min_tokens` is what is left of it.
+    pub constraints: Constraints,
+    /// By which route the server samples.
+    pub route: Route,
     /// How many of the likeliest tokens each committed token is reported with.
     pub logprobs: usize,
 }
@@ -71,7 +75,7 @@ pub struct Terms {
 /// One proposal to verify.
 #[derive(Debug, Clone, Copy)]
 pub struct Round<'a> {
-    /// What stays the same over the rollout.
+    /// What the rollout's calls have in common.
     pub terms: &'a Terms,
     /// Prompt and everything committed; not empty.
     pub context: &'a [TokenId],
@@ -98,6 +102,8 @@ pub struct Evidence {
     pub observations: Vec<Observation>,
     /// What follows if every draft is kept.
     pub bonus: Scored,
+    /// The policy version that scored them, where the server tells.
+    pub version: Option<String>,
     /// How many rows the prefix cache had swallowed and had to be asked for again.
     pub lost_rows: usize,
     /// How often the server had to compute a whole context because it could not print rows it had not computed.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::sampler::scored;
 use super::{Evidence, EvidenceFuture, Round, Strategy, Verifier, rows};
-use crate::upstream::{CompletionCall, Upstream, UpstreamError};
+use crate::upstream::{Call, Upstream, UpstreamError};
 
 const PATH: &str = "/v1/completions";
 
@@ -30,16 +30,11 @@ impl Verifier for PromptLogprobs {
     fn verify<'a>(&'a self, round: Round<'a>) -> EvidenceFuture<'a> {
         Box::pin(async move {
             let tokens = round.tokens();
-            let call = CompletionCall {
-                origin: &round.terms.origin,
-                prompts: vec![Cow::Borrowed(&tokens)],
+            let call = Call {
                 sampling: Cow::Borrowed(&round.terms.fields),
-                max_tokens: 1,
                 logprobs: round.terms.logprobs,
                 prompt_logprobs: Some(round.row_length),
-                logit_bias: &[],
-                stop_token_ids: &[],
-                ignore_eos: false,
+                ..Call::new(&round.terms.origin, &tokens)
             };
             let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
             let choice = self.upstream.complete(&call).await?.choices.into_iter().next();
@@ -56,7 +51,8 @@ impl Verifier for PromptLogprobs {
             });
             let observations = observations.collect::<Result<_, _>>()?;
             let bonus = choice.tokens.into_iter().next().ok_or_else(|| protocol("no token".to_owned()))?;
-            Ok(Evidence { observations, bonus: scored(bonus, round.terms.logprobs), lost_rows: 0, recomputed: 0 })
+            let bonus = scored(bonus, round.terms.logprobs);
+            Ok(Evidence { observations, bonus, version: None, lost_rows: 0, recomputed: 0 })
         })
     }
 }

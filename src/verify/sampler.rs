@@ -1,13 +1,16 @@
 //! Tokens that the server draws itself: after the prompt, where no row can tell the target, and from a row's tail.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use futures_util::Stream;
+use futures_util::future::try_join_all;
 
 use super::Terms;
 use crate::speculation::{Entry, Scored, TokenId};
-use crate::upstream::stream::DecodedChunk;
-use crate::upstream::{CompletionCall, Sampled, SamplingFields, Upstream, UpstreamError};
+use crate::upstream::{
+    Call, Choice, Constraints, DecodedChunk, Reply, Route, Sampled, SamplingFields, Upstream, UpstreamError,
+};
 
 /// What the server said when it read a prompt.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -18,33 +21,39 @@ pub struct Prefill {
     pub fingerprint: Option<String>,
     /// The name under which it answers for the model.
     pub model: Option<String>,
+    /// The prompt's own log-probabilities in the server's JSON, if asked for.
+    pub prompt_logprobs: Option<Arc<str>>,
 }
+
+/// A token that the server sampled, and the policy version that it was sampled under, where the server tells.
+pub type Drawn = (Scored, Option<String>);
 
 /// Asks the server to sample.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     upstream: Upstream,
-    one_prompt_a_request: bool,
+    one_output_a_request: bool,
+    max_logprobs: usize,
 }
 
 impl Sampler {
-    /// A sampler on `upstream`, which may take only one prompt a request.
+    /// A sampler on `upstream`, whose completions may be of one prompt and one output a request, and which reports at
+    /// most `max_logprobs` companions of a token.
     #[must_use]
-    pub fn new(upstream: Upstream, one_prompt_a_request: bool) -> Self {
-        Self { upstream, one_prompt_a_request }
+    pub fn new(upstream: Upstream, one_output_a_request: bool, max_logprobs: usize) -> Self {
+        Self { upstream, one_output_a_request, max_logprobs }
     }
 
     /// One token after `context` under the client's own parameters.
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn sample(&self, terms: &Terms, context: &[TokenId]) -> Result<Scored, UpstreamError> {
-        let call = call(terms, vec![Cow::Borrowed(context)], 1);
-        self.first(&call, terms.logprobs).await
+    pub async fn sample(&self, terms: &Terms, context: &[TokenId]) -> Result<Drawn, UpstreamError> {
+        let reply = self.ask(self.call(terms, context, 1), terms.route).await?;
+        first_token(first_choice(reply)?, terms.logprobs)
     }
 
-    /// The first token after a prompt, with what the server said of the request as a whole. The client's stop tokens
-    /// make no difference to one token, but let the server refuse those that do not exist.
+    /// The first token of each of `n` outputs after a prompt, with what the server said of the request as a whole.
     ///
     /// # Errors
     /// When the server refuses.
@@ -52,14 +61,31 @@ impl Sampler {
         &self,
         terms: &Terms,
         prompt: &[TokenId],
-        stop_token_ids: &[TokenId],
-    ) -> Result<(Scored, Prefill), UpstreamError> {
-        let call = CompletionCall { stop_token_ids, ..call(terms, vec![Cow::Borrowed(prompt)], 1) };
-        let reply = self.upstream.complete(&call).await?;
-        let prefill =
-            Prefill { cached_tokens: reply.cached_tokens, fingerprint: reply.fingerprint, model: reply.model };
-        let tokens = reply.choices.into_iter().next().map(|choice| choice.tokens).unwrap_or_default();
-        Ok((first_token(tokens, terms.logprobs)?, prefill))
+        n: usize,
+        prompt_logprobs: Option<usize>,
+        detokenize: bool,
+    ) -> Result<(Vec<Drawn>, Prefill), UpstreamError> {
+        let at_once = if self.one_output_a_request { 1 } else { n };
+        let one = || Call { n: at_once, prompt_logprobs, detokenize, ..self.call(terms, prompt, 1) };
+        let replies = try_join_all((0..n / at_once).map(|_| self.ask(one(), terms.route))).await?;
+        let mut prefill = Prefill::default();
+        let mut drawn = Vec::with_capacity(n);
+        for (index, reply) in replies.into_iter().enumerate() {
+            if index == 0 {
+                let json = reply.choices.first().and_then(|choice| choice.prompt_rows_json.clone());
+                let Reply { cached_tokens, fingerprint, model, .. } = &reply;
+                prefill = Prefill {
+                    cached_tokens: *cached_tokens,
+                    fingerprint: fingerprint.clone(),
+                    model: model.clone(),
+                    prompt_logprobs: json,
+                };
+            }
+            for choice in reply.choices {
+                drawn.push(first_token(choice, terms.logprobs)?);
+            }
+        }
+        Ok((drawn, prefill))
     }
 
     /// One token after `context` at temperature 1, from outside of `banned`.
@@ -71,30 +97,42 @@ impl Sampler {
         terms: &Terms,
         context: &[TokenId],
         banned: &[TokenId],
-    ) -> Result<Scored, UpstreamError> {
+    ) -> Result<Drawn, UpstreamError> {
         /// The lowest bias that vLLM does not clamp; e^-100 of the mass is no sample in the age of the universe.
         const BAN: f64 = -100.0;
-        let bias: Vec<_> = banned.iter().map(|id| (*id, BAN)).collect();
-        let call = CompletionCall {
+        let logit_bias = banned.iter().map(|id| (*id, BAN)).collect();
+        let call = Call {
             sampling: Cow::Owned(SamplingFields::neutral()),
-            logit_bias: &bias,
-            ..call(terms, vec![Cow::Borrowed(context)], 1)
+            constraints: Cow::Owned(Constraints { logit_bias, ..Constraints::default() }),
+            ..self.call(terms, context, 1)
         };
-        self.first(&call, terms.logprobs).await
+        let reply = self.ask(call, terms.route).await?;
+        first_token(first_choice(reply)?, terms.logprobs)
     }
 
-    /// One token after each of `prompts` under the client's own parameters.
+    /// One token after each of `prompts` under the client's own parameters; all under the version that is told, if any.
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn sample_each(&self, terms: &Terms, prompts: Vec<&[TokenId]>) -> Result<Vec<Scored>, UpstreamError> {
-        if self.one_prompt_a_request {
-            let calls = prompts.into_iter().map(|prompt| self.sample(terms, prompt));
-            return futures_util::future::try_join_all(calls).await;
+    pub async fn sample_each(
+        &self,
+        terms: &Terms,
+        prompts: Vec<&[TokenId]>,
+    ) -> Result<(Vec<Scored>, Option<String>), UpstreamError> {
+        let drawn = if self.one_output_a_request || terms.route == Route::Generate {
+            try_join_all(prompts.into_iter().map(|prompt| self.sample(terms, prompt))).await?
+        } else {
+            let prompts = prompts.into_iter().map(Cow::Borrowed).collect();
+            let reply = self.upstream.complete(&Call { prompts, ..self.call(terms, &[], 1) }).await?;
+            let tokens = reply.choices.into_iter().map(|choice| first_token(choice, terms.logprobs));
+            tokens.collect::<Result<Vec<_>, _>>()?
+        };
+        let version = drawn.last().and_then(|(_, version)| version.clone());
+        if drawn.iter().any(|(_, other)| *other != version) {
+            let reason = "the policy changed within one verification".to_owned();
+            return Err(UpstreamError::Protocol { path: "/inference/v1/generate", reason });
         }
-        let call = call(terms, prompts.into_iter().map(Cow::Borrowed).collect(), 1);
-        let reply = self.upstream.complete(&call).await?;
-        reply.choices.into_iter().map(|choice| first_token(choice.tokens, terms.logprobs)).collect()
+        Ok((drawn.into_iter().map(|(scored, _)| scored).collect(), version))
     }
 
     /// Up to `max_tokens` tokens after `context`, as they come. Dropping the stream aborts them.
@@ -106,41 +144,44 @@ impl Sampler {
         terms: &Terms,
         context: &[TokenId],
         max_tokens: usize,
-        stop_token_ids: &[TokenId],
-        ignore_eos: bool,
     ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
-        let call =
-            CompletionCall { stop_token_ids, ignore_eos, ..call(terms, vec![Cow::Borrowed(context)], max_tokens) };
-        self.upstream.decode(&call).await
+        self.upstream.decode(&self.call(terms, context, max_tokens), terms.route).await
     }
 
-    async fn first(&self, call: &CompletionCall<'_>, logprobs: usize) -> Result<Scored, UpstreamError> {
-        let reply = self.upstream.complete(call).await?;
-        let tokens = reply.choices.into_iter().next().map(|choice| choice.tokens).unwrap_or_default();
-        first_token(tokens, logprobs)
+    fn call<'a>(&self, terms: &'a Terms, context: &'a [TokenId], max_tokens: usize) -> Call<'a> {
+        let logprobs = match terms.route {
+            Route::Completions => terms.logprobs,
+            // This route counts the sampled token among those asked for.
+            Route::Generate => (terms.logprobs + 1).min(self.max_logprobs),
+        };
+        Call {
+            sampling: Cow::Borrowed(&terms.fields),
+            constraints: Cow::Borrowed(&terms.constraints),
+            max_tokens,
+            logprobs,
+            ..Call::new(&terms.origin, context)
+        }
+    }
+
+    async fn ask(&self, call: Call<'_>, route: Route) -> Result<Reply, UpstreamError> {
+        match route {
+            Route::Completions => self.upstream.complete(&call).await,
+            Route::Generate => self.upstream.generate(&call).await,
+        }
     }
 }
 
-fn call<'a>(terms: &'a Terms, prompts: Vec<Cow<'a, [TokenId]>>, max_tokens: usize) -> CompletionCall<'a> {
-    CompletionCall {
-        origin: &terms.origin,
-        prompts,
-        sampling: Cow::Borrowed(&terms.fields),
-        max_tokens,
-        logprobs: terms.logprobs,
-        prompt_logprobs: None,
-        logit_bias: &[],
-        stop_token_ids: &[],
-        ignore_eos: false,
-    }
+fn no_token() -> UpstreamError {
+    UpstreamError::Protocol { path: "/v1/completions", reason: "no token was sampled".to_owned() }
 }
 
-fn first_token(tokens: Vec<Sampled>, logprobs: usize) -> Result<Scored, UpstreamError> {
-    tokens
-        .into_iter()
-        .next()
-        .map(|sampled| scored(sampled, logprobs))
-        .ok_or_else(|| UpstreamError::Protocol { path: "/v1/completions", reason: "no token was sampled".to_owned() })
+fn first_choice(reply: Reply) -> Result<Choice, UpstreamError> {
+    reply.choices.into_iter().next().ok_or_else(no_token)
+}
+
+fn first_token(choice: Choice, logprobs: usize) -> Result<Drawn, UpstreamError> {
+    let sampled = choice.tokens.into_iter().next().ok_or_else(no_token)?;
+    Ok((scored(sampled, logprobs), choice.version))
 }
 
 /// A sampled token with its `logprobs` likeliest companions, in the server's order.
@@ -152,5 +193,6 @@ pub fn scored(sampled: Sampled, logprobs: usize) -> Scored {
     let token = sampled.token;
     top.sort_by(|a, b| b.logprob.total_cmp(&a.logprob).then((a.token == token).cmp(&(b.token == token))));
     top.truncate(logprobs);
-    Scored { token: sampled.token, logprob: sampled.logprob, top }
+    let rank = sampled.rank.or_else(|| top.iter().position(|entry| entry.token == token).map(|at| at as u32 + 1));
+    Scored { token: sampled.token, logprob: sampled.logprob, rank, top }
 }

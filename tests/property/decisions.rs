@@ -93,7 +93,7 @@ proptest! {
         for (draft, _) in law.drafts() {
             let row = row(&p, n, draft.token);
             for token in (0..p.len() as u32).filter(|id| row.logprob(*id).is_none()) {
-                let drawn = Scored { token, logprob: p[token as usize].ln(), top: Vec::new() };
+                let drawn = Scored { token, logprob: p[token as usize].ln(), rank: None, top: Vec::new() };
                 let acceptance = Lossless.tail_acceptance(drawn.logprob.exp(), draft.probability_of(token));
                 if !is_clear(u, acceptance) {
                     continue;
@@ -148,7 +148,7 @@ fn quantised(u: f64) -> f64 {
 fn a_drawn_token_that_was_banned_is_drawn_again() {
     let draft = Draft::certain(0);
     let mut row = row(&[0.5, 0.3, 0.2], 2, 0);
-    let drawn = Scored { token: 1, logprob: 0.3_f64.ln(), top: Vec::new() };
+    let drawn = Scored { token: 1, logprob: 0.3_f64.ln(), rank: None, top: Vec::new() };
     let verdict = judge_tail(&draft, &mut row, &drawn, &Lossless, &mut Script::new(&[0.1]));
     assert!(matches!(verdict, TailVerdict::Token(scored) if scored.token == 1));
     let verdict = judge_tail(&draft, &mut row, &drawn, &Lossless, &mut Script::new(&[0.9]));

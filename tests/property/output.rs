@@ -62,7 +62,7 @@ fn after_rejection(
             let again = drawn * (1.0 - kept);
             if again > 0.0 {
                 let mut learnt = row.clone();
-                learnt.learn(&Scored { token: id as u32, logprob: p[id].ln(), top: Vec::new() });
+                learnt.learn(&Scored { token: id as u32, logprob: p[id].ln(), rank: None, top: Vec::new() });
                 let rest = after_rejection(p, draft, &learnt, rule, seen);
                 output.iter_mut().zip(rest).for_each(|(sum, share)| *sum += again * share);
             }
@@ -79,7 +79,7 @@ pub fn of_match_rule(p: &[f64], law: &DraftLaw) -> Vec<f64> {
     for (draft, q) in law.drafts() {
         for (token, chance) in (0u32..).zip(p) {
             let proposal = Proposal { drafts: vec![draft.clone()] };
-            let sampled = Observation::Sampled(Scored { token, logprob: chance.ln(), top: Vec::new() });
+            let sampled = Observation::Sampled(Scored { token, logprob: chance.ln(), rank: None, top: Vec::new() });
             let mut unused = super::decisions::Script::new(&[]);
             let walked = walk(&proposal, &[sampled], 0, &plain(), &Lossless, &mut unused);
             let token = match (walked.kept.first(), walked.next) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use sidedraft::rollout::{Finish, FinishReason, FinishRules, Sequence, StopReason};
+use sidedraft::rollout::{Finish, FinishReason, FinishRules, Sequence, StopReason, TextRules};
 use sidedraft::speculation::Scored;
 use sidedraft::text::{StopStrings, Tokenizer};
 use sidedraft::upstream::EndToken;
@@ -109,6 +109,7 @@ fn sequence(case: &Case) -> Sequence {
     let prompt = codec().0.encode("the end");
     let end_tokens = BTreeMap::from([(END, EndToken::Primary), (SECOND_END, EndToken::Additional)]);
     let rules = FinishRules {
+        min_tokens: 0,
         max_tokens: case.max_tokens,
         max_model_len: prompt.len() + case.room,
         stop_token_ids: case.stop_token_ids.clone(),
@@ -117,7 +118,8 @@ fn sequence(case: &Case) -> Sequence {
         stop: StopStrings::new(case.stop.clone(), case.include),
         include_stop_str_in_output: case.include,
     };
-    Sequence::new(prompt, rules, codec().1.clone(), case.skip_special_tokens)
+    let text = TextRules { skip_special_tokens: case.skip_special_tokens, spaces_between_special_tokens: true };
+    Sequence::new(prompt, rules, codec().1.clone(), text)
 }
 
 proptest! {
@@ -131,7 +133,7 @@ proptest! {
         let mut committed = 0;
         for (token, border) in case.tokens.iter().zip(&case.borders) {
             prop_assert!(sequence.room() > 0);
-            let scored = Scored { token: *token, logprob: -1.0, top: Vec::new() };
+            let scored = Scored { token: *token, logprob: -1.0, rank: None, top: Vec::new() };
             let over = sequence.commit(&scored).unwrap().is_some();
             committed += 1;
             if *border || over {

@@ -43,6 +43,8 @@ ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_CPU_KVCACHE_SPACE": str(KV_CACHE_GIB),
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The routes by which trainers pause a server and change its weights.
+    "VLLM_SERVER_DEV_MODE": "1",
     "OMP_NUM_THREADS": "1",
 }
 

@@ -1,18 +1,19 @@
 //! What a server can do, found by asking it: versions and flags say less than one try does.
 
+mod chat;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
 
-use super::capabilities::{Capabilities, EndToken, GenerateRoute, GenerateSupport, Runner};
-use super::client::Upstream;
-use super::completions::CompletionCall;
-use super::error::UpstreamError;
-use super::generate::GenerateCall;
-use super::origin::Origin;
-use super::wire::{Candidate, SamplingFields};
+use crate::upstream::call::Call;
+use crate::upstream::capabilities::{Capabilities, EndToken, GenerateRoute, GenerateSupport, Runner};
+use crate::upstream::client::Upstream;
+use crate::upstream::error::UpstreamError;
+use crate::upstream::origin::Origin;
+use crate::upstream::wire::{Candidate, Constraints, Sampled, SamplingFields};
 
 #[derive(Deserialize)]
 struct Models {
@@ -50,13 +51,13 @@ impl Upstream {
         models.data.into_iter().next().ok_or_else(|| protocol("no model is served".to_owned()))
     }
 
-    /// Finds out what the server can do. `special_tokens` are the ids that may end a sequence.
+    /// Finds out what the server can do. `added_tokens` are the ids that may end a sequence.
     ///
-    /// Costs about a dozen short requests, plus one for each special token.
+    /// Costs some twenty short requests, plus one for each of those ids.
     ///
     /// # Errors
     /// When the server cannot be reached or refuses ordinary completions.
-    pub async fn probe(&self, special_tokens: &[u32]) -> Result<Capabilities, UpstreamError> {
+    pub async fn probe(&self, added_tokens: &[u32]) -> Result<Capabilities, UpstreamError> {
         let version = self.get("/version").await.ok().and_then(|body| serde_json::from_slice(&body).ok());
         let version: BTreeMap<String, serde_json::Value> = version.unwrap_or_default();
         let model = self.served_model().await?;
@@ -64,6 +65,8 @@ impl Upstream {
         let origin = self.own_origin(Some(model.id.clone()));
         let prompt = self.probe_prompt(&origin, max_model_len).await?;
         let max_logprobs = self.max_logprobs(&origin, &prompt).await?;
+        let (generate, scored_by) = self.generate_support(&origin, &prompt).await?;
+        let (chat, limits) = self.chat_support(&origin, max_model_len).await?;
         Ok(Capabilities {
             version: version.get("version").and_then(|value| value.as_str()).map(str::to_owned),
             rust_frontend: version.contains_key("rust_frontend_version"),
@@ -73,10 +76,18 @@ impl Upstream {
             max_logprobs,
             raw_logprobs: self.raw_logprobs(&origin, &prompt, max_logprobs.min(5)).await?,
             prompt_logprobs: self.prompt_logprobs(&origin, &prompt).await?,
-            generate: self.generate_support(&origin, &prompt).await?,
+            generate,
+            chat,
+            limits,
+            usage_unasked: self.usage_unasked(&origin, &prompt[..1]).await?,
+            weight_version: match self.weight_version().await.or(scored_by) {
+                Some(version) => version,
+                // What vLLM calls the weights that it started with.
+                None => "default".to_owned(),
+            },
             defaults: self.sampling_defaults(&origin).await,
             tokens_as_ids: self.tokens_as_ids(&origin, &prompt[..1]).await?,
-            end_tokens: self.end_tokens(&origin, &prompt[..1], special_tokens).await?,
+            end_tokens: self.end_tokens(&origin, &prompt[..1], added_tokens).await?,
         })
     }
 
@@ -94,8 +105,7 @@ impl Upstream {
     /// Asks for more than any server gives: the refusal names the limit.
     async fn max_logprobs(&self, origin: &Origin, prompt: &[u32]) -> Result<usize, UpstreamError> {
         let ask = async |logprobs| {
-            let call = one_token(origin, &prompt[..prompt.len().min(4)], SamplingFields::default(), logprobs);
-            self.complete(&call).await
+            self.complete(&Call { logprobs, ..Call::new(origin, &prompt[..prompt.len().min(4)]) }).await
         };
         let refusal = match ask(10_000_000).await {
             Err(UpstreamError::Status(refusal)) if refusal.status.is_client_error() => refusal.body,
@@ -120,7 +130,8 @@ impl Upstream {
         }
         let ask = async |temperature| {
             let sampling = SamplingFields { temperature: Some(temperature), ..SamplingFields::neutral() };
-            let reply = self.complete(&one_token(origin, prompt, sampling, n)).await?;
+            let call = Call { sampling: Cow::Owned(sampling), logprobs: n, ..Call::new(origin, prompt) };
+            let reply = self.complete(&call).await?;
             let sampled = reply.choices.into_iter().next().and_then(|choice| choice.tokens.into_iter().next());
             let mut candidates = sampled.map(|sampled| sampled.candidates).unwrap_or_default();
             candidates.sort_by(|a, b| b.logprob.total_cmp(&a.logprob));
@@ -139,8 +150,7 @@ impl Upstream {
 
     async fn prompt_logprobs(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
         let prompt = &prompt[..prompt.len().min(4)];
-        let call =
-            CompletionCall { prompt_logprobs: Some(1), ..one_token(origin, prompt, SamplingFields::default(), 1) };
+        let call = Call { prompt_logprobs: Some(1), logprobs: 1, ..Call::new(origin, prompt) };
         match self.complete(&call).await {
             Ok(reply) => Ok(reply
                 .choices
@@ -153,28 +163,34 @@ impl Upstream {
     }
 
     /// Scores the same prompt until its blocks come from the cache, and looks at what became of their rows.
-    async fn generate_support(&self, origin: &Origin, prompt: &[u32]) -> Result<GenerateSupport, UpstreamError> {
-        let sampling = SamplingFields { temperature: Some(0.0), ..SamplingFields::default() };
-        let call = GenerateCall {
-            origin,
-            tokens: prompt,
-            sampling: &sampling,
+    ///
+    /// Also tells the policy version that scored it.
+    async fn generate_support(
+        &self,
+        origin: &Origin,
+        prompt: &[u32],
+    ) -> Result<(GenerateSupport, Option<String>), UpstreamError> {
+        let call = Call {
+            sampling: Cow::Owned(greedy()),
             logprobs: 1,
-            prompt_logprobs: 1,
-            skip_cache: false,
+            prompt_logprobs: Some(1),
+            skip_cache: Some(false),
+            ..Call::new(origin, prompt)
         };
-        let unusable = |route| GenerateSupport {
-            route,
-            runner: Runner::Unknown,
-            reports_cached_tokens: false,
-            prints_badly: false,
+        let unusable = |route| {
+            let (runner, reports_cached_tokens, prints_badly) = (Runner::Unknown, false, false);
+            (GenerateSupport { route, runner, reports_cached_tokens, prints_badly }, None)
         };
+        let mut version = None;
         let (mut runner, mut reports_cached_tokens, mut prints_badly) = (Runner::Unknown, false, false);
         for _ in 0..3 {
             match self.generate(&call).await {
                 Ok(reply) => {
                     reports_cached_tokens |= reply.cached_tokens.is_some();
-                    if reply.prompt_rows.len() < prompt.len() {
+                    let choice = reply.choices.into_iter().next();
+                    let rows = choice.as_ref().and_then(|choice| choice.prompt_rows.as_ref()).map_or(0, Vec::len);
+                    version = choice.and_then(|choice| choice.version);
+                    if rows < prompt.len() {
                         runner = Runner::V2;
                     } else if reply.cached_tokens.is_some_and(|cached| cached > 0) {
                         runner = Runner::V1;
@@ -184,7 +200,7 @@ impl Upstream {
                     runner = Runner::V1;
                     prints_badly = true;
                     // Where every cached row is unprintable, only a reply without any tells what the server reports.
-                    let anew = self.generate(&GenerateCall { skip_cache: true, ..call.clone() }).await;
+                    let anew = self.generate(&Call { skip_cache: Some(true), ..call.clone() }).await;
                     reports_cached_tokens |= anew.is_ok_and(|reply| reply.cached_tokens.is_some());
                 }
                 Err(UpstreamError::Status(refusal)) if refusal.status.is_client_error() => {
@@ -201,7 +217,8 @@ impl Upstream {
                 Err(error) => return Err(error),
             }
         }
-        Ok(GenerateSupport { route: GenerateRoute::Available, runner, reports_cached_tokens, prints_badly })
+        let route = GenerateRoute::Available;
+        Ok((GenerateSupport { route, runner, reports_cached_tokens, prints_badly }, version))
     }
 
     /// The render route shows the parameters that a bare request ends up with.
@@ -265,6 +282,19 @@ impl Upstream {
         Ok(token.is_some_and(|token| token.starts_with("token_id:")))
     }
 
+    /// Whether streams end with the usage although nobody asked (`--enable-force-include-usage`).
+    async fn usage_unasked(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
+        let chunks = self.events(origin, "/v1/completions", &Call::new(origin, prompt).as_completion(true)).await?;
+        Ok(chunks.iter().any(|chunk| chunk.get("usage").is_some_and(|usage| !usage.is_null())))
+    }
+
+    /// What `/weight_info` says; only servers in development mode have it.
+    async fn weight_version(&self) -> Option<String> {
+        let body = self.get("/weight_info").await.ok()?;
+        let info: serde_json::Value = serde_json::from_slice(&body).ok()?;
+        info.get("weight_version")?.as_str().map(str::to_owned)
+    }
+
     /// Makes the server sample each candidate once and looks whether that ends the sequence.
     async fn end_tokens(
         &self,
@@ -274,8 +304,12 @@ impl Upstream {
     ) -> Result<BTreeMap<u32, EndToken>, UpstreamError> {
         const AT_ONCE: usize = 8;
         let try_one = |id: u32| async move {
-            let sampling = SamplingFields { temperature: Some(0.0), ..SamplingFields::default() };
-            let call = CompletionCall { logit_bias: &[(id, 100.0)], ..one_token(origin, prompt, sampling, 0) };
+            let constraints = Constraints { logit_bias: vec![(id, 100.0)], ..Constraints::default() };
+            let call = Call {
+                sampling: Cow::Owned(greedy()),
+                constraints: Cow::Owned(constraints),
+                ..Call::new(origin, prompt)
+            };
             let choice = match self.complete(&call).await {
                 Ok(reply) => reply.choices.into_iter().next(),
                 // An id outside the vocabulary ends nothing.
@@ -298,26 +332,11 @@ impl Upstream {
     }
 }
 
-fn one_token<'a>(
-    origin: &'a Origin,
-    prompt: &'a [u32],
-    sampling: SamplingFields,
-    logprobs: usize,
-) -> CompletionCall<'a> {
-    CompletionCall {
-        origin,
-        prompts: vec![Cow::Borrowed(prompt)],
-        sampling: Cow::Owned(sampling),
-        max_tokens: 1,
-        logprobs,
-        prompt_logprobs: None,
-        logit_bias: &[],
-        stop_token_ids: &[],
-        ignore_eos: false,
-    }
+fn greedy() -> SamplingFields {
+    SamplingFields { temperature: Some(0.0), ..SamplingFields::default() }
 }
 
-fn most_candidates(tokens: &[super::wire::Sampled]) -> usize {
+fn most_candidates(tokens: &[Sampled]) -> usize {
     tokens.iter().map(|token| token.candidates.len()).max().unwrap_or(0)
 }
 

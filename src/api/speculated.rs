@@ -1,0 +1,140 @@
+//! A request that is answered by speculation: its rollouts are started, the server judges it by their first call, and
+//! what they come to is told in the endpoint's own shape.
+
+use futures_util::StreamExt;
+use http::{Response, StatusCode};
+
+use super::body::Body;
+use super::error::{error_response, json_response, rollout_error};
+use super::events;
+use super::reason::Reason;
+use super::reply::{Dialect, Output};
+use crate::rollout::{Delta, Deltas, Engine, Rollout, RolloutError};
+use crate::telemetry::{Metrics, Outcome, Timer};
+
+/// A request that can be speculated.
+pub(super) struct Job {
+    /// A rollout for each prompt, in the order of the prompts.
+    pub(super) rollouts: Vec<Rollout>,
+    /// How many of each.
+    pub(super) n: usize,
+    pub(super) stream: bool,
+    pub(super) dialect: Box<dyn Dialect>,
+}
+
+/// What becomes of a request.
+pub(super) enum Reply {
+    /// It was answered.
+    Ready(Response<Body>),
+    /// The server must answer it.
+    Forward(Reason),
+}
+
+/// Runs a request's rollouts.
+pub(super) async fn answer(engine: &Engine, metrics: &Metrics, job: Job, timer: Timer) -> Reply {
+    let Job { rollouts, n, stream, dialect } = job;
+    let max_model_len = engine.capabilities().max_model_len;
+    if rollouts.iter().any(|rollout| rollout.prompt.is_empty() || rollout.prompt.len() >= max_model_len) {
+        return Reply::Forward(Reason::Invalid);
+    }
+    let mut guard = Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled) };
+    let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(|rollout| engine.start(rollout, n)).collect();
+    // The server judges a request by its first call, before anything is said to the client.
+    let mut first = Vec::with_capacity(running.len());
+    for rollout in &mut running {
+        match rollout.recv().await {
+            Some(Ok(delta)) => first.push(delta),
+            Some(Err(error)) if is_refusal(&error) => {
+                guard.outcome = None;
+                return Reply::Forward(Reason::Refused);
+            }
+            Some(Err(error)) => {
+                guard.set(Outcome::Failed);
+                return Reply::Ready(rollout_error(&error));
+            }
+            None => {
+                guard.set(Outcome::Failed);
+                return Reply::Ready(vanished());
+            }
+        }
+    }
+    if stream {
+        return Reply::Ready(events::response(dialect, first, running, guard));
+    }
+    Reply::Ready(whole(&*dialect, first, running, guard).await)
+}
+
+/// Waits for every rollout's end.
+async fn whole(dialect: &dyn Dialect, first: Vec<Delta>, running: Vec<Deltas>, mut guard: Guard) -> Response<Body> {
+    let mut outputs = Vec::with_capacity(running.len());
+    for (delta, rest) in first.into_iter().zip(running) {
+        let mut output = Output::default();
+        output.add(delta);
+        let mut rest = deltas(rest);
+        while let Some(next) = rest.next().await {
+            match next {
+                Ok(delta) => output.add(delta),
+                Err(error) => {
+                    guard.set(Outcome::Failed);
+                    return rollout_error(&error);
+                }
+            }
+        }
+        if output.finish.is_none() {
+            guard.set(Outcome::Failed);
+            return vanished();
+        }
+        outputs.push(output);
+    }
+    match dialect.whole(&outputs) {
+        Ok(json) => {
+            guard.set(Outcome::Speculated);
+            json_response(StatusCode::OK, json)
+        }
+        Err(error) => {
+            guard.set(Outcome::Failed);
+            rollout_error(&RolloutError::Text(error))
+        }
+    }
+}
+
+/// A rollout's deltas up to its last one.
+pub(super) fn deltas(receiver: Deltas) -> impl futures_util::Stream<Item = Result<Delta, RolloutError>> + Send + Unpin {
+    Box::pin(futures_util::stream::unfold(receiver, |mut receiver| async move {
+        let next = receiver.recv().await?;
+        Some((next, receiver))
+    }))
+}
+
+/// Whether the server found fault with the request, so that its own words are the right answer.
+fn is_refusal(error: &RolloutError) -> bool {
+    let RolloutError::Upstream(error) = error else { return false };
+    error.status().is_some_and(|status| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
+}
+
+/// The reply to a request whose rollout ended without a word, which only a panic brings about.
+fn vanished() -> Response<Body> {
+    error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the rollout ended unexpectedly")
+}
+
+/// Counts a request when it is over, also when its client goes away in the middle.
+pub(super) struct Guard {
+    metrics: Metrics,
+    timer: Timer,
+    /// Absent once the counting is left to somebody else.
+    outcome: Option<Outcome>,
+}
+
+impl Guard {
+    pub(super) fn set(&mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(outcome) = self.outcome {
+            self.metrics.requests.finished(outcome, self.timer);
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Runs rollouts against one server.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::control::{Control, Member};
+use super::controller::Policy;
+use super::drafters::DrafterFactory;
+use super::driver::{Delta, Rollout, RolloutError, Running};
+use crate::speculation::AcceptanceRule;
+use crate::telemetry::Metrics;
+use crate::text::Tokenizer;
+use crate::upstream::{Capabilities, Upstream};
+use crate::verify::{CachedSuffix, Drawn, FanOut, Prefill, PromptLogprobs, Sampler, Strategy, Verifier};
+
+/// What all rollouts against one server share.
+pub struct EngineSettings {
+    /// The server.
+    pub upstream: Upstream,
+    /// What it can do.
+    pub capabilities: Arc<Capabilities>,
+    /// Its tokenizer.
+    pub tokenizer: Tokenizer,
+    /// Where drafters come from.
+    pub drafters: Arc<dyn DrafterFactory>,
+    /// When to draft how much.
+    pub policy: Policy,
+    /// What is kept.
+    pub rule: Arc<dyn AcceptanceRule>,
+    /// What a trainer's control requests do.
+    pub control: Control,
+    /// What is counted.
+    pub metrics: Metrics,
+}
+
+/// Runs rollouts against one server. Cheap to clone.
+#[derive(Clone)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    pub(super) settings: EngineSettings,
+    pub(super) sampler: Sampler,
+    cached_suffix: CachedSuffix,
+    prompt_logprobs: PromptLogprobs,
+    fan_out: FanOut,
+}
+
+/// A rollout's deltas as they come; the last one has a finish, or is the error that ended the rollout.
+pub type Deltas = mpsc::Receiver<Result<Delta, RolloutError>>;
+
+/// How many deltas a rollout may be ahead of its client.
+const AHEAD: usize = 32;
+
+impl Engine {
+    /// An engine with these settings.
+    #[must_use]
+    pub fn new(settings: EngineSettings) -> Self {
+        let (upstream, capabilities) = (&settings.upstream, &settings.capabilities);
+        let sampler = Sampler::new(upstream.clone(), capabilities.rust_frontend, capabilities.max_logprobs);
+        let cached_suffix = CachedSuffix::new(
+            upstream.clone(),
+            sampler.clone(),
+            capabilities.generate.runner,
+            capabilities.max_logprobs,
+        );
+        let prompt_logprobs = PromptLogprobs::new(upstream.clone());
+        let fan_out = FanOut::new(sampler.clone());
+        Self { shared: Arc::new(Shared { settings, sampler, cached_suffix, prompt_logprobs, fan_out }) }
+    }
+
+    /// What the server can do.
+    #[must_use]
+    pub fn capabilities(&self) -> &Arc<Capabilities> {
+        &self.shared.settings.capabilities
+    }
+
+    /// The server's tokenizer.
+    #[must_use]
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.shared.settings.tokenizer
+    }
+
+    /// The server.
+    #[must_use]
+    pub fn upstream(&self) -> &Upstream {
+        &self.shared.settings.upstream
+    }
+
+    /// The operator's choices.
+    #[must_use]
+    pub fn policy(&self) -> &Policy {
+        &self.shared.settings.policy
+    }
+
+    /// What a trainer's control requests act on.
+    #[must_use]
+    pub fn control(&self) -> &Control {
+        &self.shared.settings.control
+    }
+
+    /// Starts `n` rollouts of one prompt, which the server reads once. Each stops, and drops what it was waiting for,
+    /// when its receiver is dropped.
+    #[must_use]
+    pub fn start(&self, rollout: Rollout, n: usize) -> Vec<Deltas> {
+        let mut runs = Vec::with_capacity(n);
+        let mut all = Vec::with_capacity(n);
+        for _ in 0..n {
+            let (events, deltas) = mpsc::channel(AHEAD);
+            runs.push(Running::new(Arc::clone(&self.shared), rollout.clone(), events));
+            all.push(deltas);
+        }
+        let shared = Arc::clone(&self.shared);
+        tokio::spawn(async move { shared.group(&rollout, runs).await });
+        all
+    }
+}
+
+impl Shared {
+    pub(super) fn verifier(&self, strategy: Strategy) -> &dyn Verifier {
+        match strategy {
+            Strategy::CachedSuffix => &self.cached_suffix,
+            Strategy::PromptLogprobs => &self.prompt_logprobs,
+            Strategy::FanOut => &self.fan_out,
+        }
+    }
+
+    /// Has the prompt read and sets every rollout going with its first token.
+    async fn group(&self, rollout: &Rollout, mut runs: Vec<Running>) {
+        // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
+        // model reads the prompt meanwhile.
+        for run in &mut runs {
+            run.prepare();
+        }
+        let gone = futures_util::future::join_all(runs.iter().map(Running::deserted));
+        let Some(first) = runs.first().map(Running::member) else { return };
+        let prefill = tokio::select! {
+            biased;
+            _ = gone => return,
+            () = first.aborted() => None,
+            prefill = self.prefill(rollout, first, runs.len()) => Some(prefill),
+        };
+        match prefill {
+            Some(Ok((drawn, prefill))) => {
+                for (run, first) in runs.into_iter().zip(drawn) {
+                    let prefill = prefill.clone();
+                    tokio::spawn(async move { run.run(first, prefill).await });
+                }
+            }
+            Some(Err(error)) => {
+                for run in runs {
+                    run.fail(error.clone()).await;
+                }
+            }
+            None => {
+                for run in runs {
+                    run.give_up().await;
+                }
+            }
+        }
+    }
+
+    async fn prefill(
+        &self,
+        rollout: &Rollout,
+        first: &Member,
+        n: usize,
+    ) -> Result<(Vec<Drawn>, Prefill), RolloutError> {
+        let mut terms = rollout.terms.clone();
+        terms.constraints.min_tokens = rollout.rules.min_tokens;
+        loop {
+            let turn = first.turn().await;
+            let call =
+                self.sampler.prefill(&terms, &rollout.prompt, n, rollout.prompt_logprobs, rollout.names_prompt_tokens);
+            tokio::select! {
+                biased;
+                prefill = call => {
+                    let (mut drawn, prefill) = prefill?;
+                    for (_, version) in &mut drawn {
+                        version.get_or_insert_with(|| turn.version().to_string());
+                    }
+                    return Ok((drawn, prefill));
+                }
+                () = turn.broken() => {}
+            }
+        }
+    }
+}
