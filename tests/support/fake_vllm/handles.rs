@@ -41,7 +41,8 @@ impl FakeVllm {
         self.shared.engine.scheduler.wait_until_paused().await;
     }
 
-    /// Requests that have a token at least, or are computing their first, and are not done. A frozen one counts.
+    /// Requests that have a token at least and are not done. A frozen one counts; [`FakeVllm::running`] counts every
+    /// request whose reply is not complete.
     #[must_use]
     pub fn begun(&self) -> usize {
         self.shared.engine.scheduler.begun()

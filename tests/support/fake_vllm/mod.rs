@@ -14,6 +14,21 @@
 //! fake.wait_until_idle().await;
 //! assert!(g_test(&observed, &fake.language().distribution(&prompt, &params)).p_value > 1e-3);
 //! ```
+//!
+//! Weights are known by a label or a number, and can change at any token:
+//!
+//! ```ignore
+//! let hold = fake.hold_at_token("/inference/v1/generate", 2);
+//! // … a request runs and has two tokens …
+//! hold.reached().await;
+//! post("/pause?mode=keep"), post("/update_weights", json!({"update_info": {"weights": 7}})), post("/resume");
+//! hold.release();
+//! // The third token's logprob is `fake.language_of(7)`'s; its label is still `fake.weight_version()`.
+//! ```
+//!
+//! Replies are written by [`ordered`], since the order of their keys is part of their shape; [`scheduler`] decides what
+//! runs, [`batch`] steps the sequences of a request through it, and each endpoint is a file that checks a request beside
+//! one that words its reply.
 
 mod activity;
 mod batch;
