@@ -2,12 +2,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::support::fake_vllm::{FakeConfig, FakeVllm, GenerationDefaults, LanguageModel};
-use super::{COMPLETIONS, GENERATE, ids, ok, post};
-
-async fn refusal(fake: &FakeVllm, path: &str, body: Value) -> (u16, String) {
-    let (status, reply) = post(fake, path, &body).await;
-    (status.as_u16(), reply["error"]["message"].as_str().unwrap_or_default().to_owned())
-}
+use super::{COMPLETIONS, GENERATE, ids, ok, post, refusal};
 
 #[tokio::test]
 async fn more_logprobs_than_allowed_are_a_400_in_vllms_words() {

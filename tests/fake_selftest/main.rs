@@ -4,16 +4,28 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aborts;
+mod adapters;
 mod cached_rows;
+mod chat;
+mod chat_options;
+mod chat_reasoning;
 mod distribution;
+mod exact_shapes;
 mod faults;
+mod generate_streams;
 mod lifecycle;
 mod limits;
+mod parameters;
+mod pauses;
+mod probing;
 mod profiles;
+mod prompts_of_chats;
 mod shapes;
 mod statistics;
 mod streams;
 mod text;
+mod updates;
 mod weights;
 
 use http::StatusCode;
@@ -22,12 +34,29 @@ use support::fake_vllm::FakeVllm;
 
 const COMPLETIONS: &str = "/v1/completions";
 const GENERATE: &str = "/inference/v1/generate";
+const CHAT: &str = "/v1/chat/completions";
 
 /// Posts `body` to `path`; the body of the reply is null where it is not JSON.
 async fn post(fake: &FakeVllm, path: &str, body: &Value) -> (StatusCode, Value) {
     let reply = reqwest::Client::new().post(fake.url() + path).json(body).send().await.unwrap();
     let status = reply.status();
     (status, serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap_or(Value::Null))
+}
+
+/// Status and message of a request that must fail.
+async fn refusal(fake: &FakeVllm, path: &str, body: Value) -> (u16, String) {
+    let (status, reply) = post(fake, path, &body).await;
+    (status.as_u16(), reply["error"]["message"].as_str().unwrap_or_default().to_owned())
+}
+
+/// Posts nothing to `path`, which must succeed.
+async fn tell(fake: &FakeVllm, path: &str) -> Value {
+    ok(fake, path, serde_json::json!({})).await
+}
+
+/// A list of ids.
+fn id_list(value: &Value) -> Vec<u32> {
+    serde_json::from_value(value.clone()).unwrap()
 }
 
 /// The reply to a request that must succeed.

@@ -3,15 +3,28 @@ use serde_json::{Value, json};
 use super::support::fake_vllm::{FakeConfig, FakeVllm, LanguageModel};
 use super::{COMPLETIONS, ok};
 
-/// The events of a stream, `[DONE]` left out after checking that it is the last.
+/// The events of a completion's stream, `[DONE]` left out after checking that it is the last.
 pub async fn events(fake: &FakeVllm, body: &Value) -> Vec<Value> {
-    let reply = reqwest::Client::new().post(fake.url() + COMPLETIONS).json(body).send().await.unwrap();
-    assert!(reply.headers()["content-type"].to_str().unwrap().starts_with("text/event-stream"));
+    events_of(fake, COMPLETIONS, body).await
+}
+
+/// As [`events`], of any path.
+pub async fn events_of(fake: &FakeVllm, path: &str, body: &Value) -> Vec<Value> {
+    let lines = raw_events(fake, path, body).await;
+    lines.iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+}
+
+/// As [`events_of`], byte for byte.
+pub async fn raw_events(fake: &FakeVllm, path: &str, body: &Value) -> Vec<String> {
+    let reply = reqwest::Client::new().post(fake.url() + path).json(body).send().await.unwrap();
+    let status = reply.status();
+    let content_type = reply.headers()["content-type"].to_str().unwrap().to_owned();
     let text = reply.text().await.unwrap();
-    let mut events: Vec<&str> =
-        text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap()).collect();
-    assert_eq!(events.pop(), Some("[DONE]"));
-    events.into_iter().map(|event| serde_json::from_str(event).unwrap()).collect()
+    assert!(content_type.starts_with("text/event-stream"), "{status}: {text}");
+    let mut events: Vec<String> =
+        text.split_terminator("\n\n").map(|event| event.strip_prefix("data: ").unwrap().to_owned()).collect();
+    assert_eq!(events.pop().as_deref(), Some("[DONE]"));
+    events
 }
 
 fn request() -> Value {

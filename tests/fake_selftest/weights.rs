@@ -37,14 +37,15 @@ async fn a_trainer_can_swap_weights_over_http() {
     let fake = FakeVllm::start_default().await;
     for (path, body) in [
         ("/pause", json!({})),
-        ("/collective_rpc", json!({"method": "reload_weights"})),
+        ("/collective_rpc", json!({"method": "reload_weights", "kwargs": {"weights_path": 3}})),
         ("/update_weight_version", json!({"new_version": "3"})),
         ("/reset_prefix_cache", json!({})),
         ("/resume", json!({})),
     ] {
         ok(&fake, path, body).await;
     }
-    assert_eq!(fake.language().weights, "3");
+    assert_eq!((*fake.language()).clone(), fake.language_of(3));
+    assert_eq!(fake.weight_version(), "3");
 }
 
 #[tokio::test]

@@ -1,84 +1,167 @@
-//! `POST /v1/chat/completions`: enough for a proxy that forwards it.
-
-use std::sync::Arc;
+//! `POST /v1/chat/completions`: what it accepts, and its sequences.
 
 use http::{Response, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::activity::Running;
-use super::engine::Engine;
+use super::batch::{Batch, Call};
+use super::chat_template::{self, Conversation};
+use super::chat_validate;
+use super::config::FakeConfig;
+use super::engine::{Adapter, Engine};
 use super::error::ApiError;
-use super::faults::Faults;
-use super::info::render_chat;
-use super::params::ParamFields;
-use super::reply::{self, Body, StreamFault};
-use super::sequence::{Finish, Sequence};
-use super::{validate, wire};
+use super::params::{ParamFields, SamplingParams};
+use super::reasoning::Splitter;
+use super::reply::{self, Body};
+use super::sequence::Sequence;
+use super::validate;
+use super::wire::{self, StreamOptions};
 
-/// Answers a chat request, streamed or not, without logprobs.
+/// What a request says besides its messages and sampling parameters.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(default)]
+pub struct ChatFields {
+    pub model: Option<String>,
+    pub logprobs: Option<bool>,
+    pub top_logprobs: Option<i64>,
+    pub max_completion_tokens: Option<i64>,
+    pub echo: bool,
+    pub add_generation_prompt: bool,
+    pub include_reasoning: bool,
+    pub stream: Option<bool>,
+    pub stream_options: Option<StreamOptions>,
+    pub stream_interval: Option<usize>,
+    pub return_token_ids: Option<bool>,
+    pub return_tokens_as_token_ids: Option<bool>,
+    pub return_prompt_text: Option<bool>,
+    pub cache_salt: Option<String>,
+    pub request_id: Option<String>,
+    pub priority: Option<i64>,
+}
+
+impl Default for ChatFields {
+    fn default() -> Self {
+        Self {
+            model: None,
+            logprobs: None,
+            top_logprobs: Some(0),
+            max_completion_tokens: None,
+            echo: false,
+            add_generation_prompt: true,
+            include_reasoning: true,
+            stream: None,
+            stream_options: None,
+            stream_interval: None,
+            return_token_ids: None,
+            return_tokens_as_token_ids: None,
+            return_prompt_text: None,
+            cache_salt: None,
+            request_id: None,
+            priority: None,
+        }
+    }
+}
+
+/// A checked request.
+pub struct ChatJob {
+    pub config: FakeConfig,
+    pub fields: ChatFields,
+    pub params: SamplingParams,
+    pub id: String,
+    /// The name that its reply says.
+    pub model: String,
+    pub conversation: Conversation,
+    pub prompt: Vec<u32>,
+    adapter: Option<Adapter>,
+}
+
+/// Answers a chat request. A stream takes `call.running` along.
 ///
 /// # Errors
 /// What vLLM refuses before it streams.
-pub async fn complete(
-    engine: &Arc<Engine>,
-    faults: &Arc<Faults>,
-    body: &Value,
-    stream_fault: StreamFault,
-    running: &mut Option<Running>,
-) -> Result<Response<Body>, ApiError> {
-    let config = &engine.config;
-    validate::check_model(config, body["model"].as_str())?;
-    if !body["messages"].is_array() {
-        return Err(validate::wrong_type("messages"));
-    }
-    let prompt = engine.codec.encode(&render_chat(body));
-    validate::check_engine_prompt(config, &prompt)?;
-    // Chat's own `logprobs` is a boolean, and its replies here have none.
-    let mut fields = body.clone();
-    fields["logprobs"] = Value::Null;
-    let mut sampling: ParamFields = validate::parse(&fields)?;
-    let asked = body["max_completion_tokens"].as_i64().or(sampling.max_tokens.take());
-    let room = (config.max_model_len - prompt.len()) as i64;
-    let params = sampling
-        .with_defaults(&config.defaults)
-        .build(asked.map_or(room, |asked| asked.min(room)), |text| engine.codec.encode(text))?;
-    params.verify(config)?;
-
-    let id = format!("chatcmpl-{}", wire::request_id(body["request_id"].as_str()));
-    let model = config.model_name.clone();
-    let mut sequence = Sequence::start(engine, prompt, params, body["cache_salt"].as_str().map(str::to_owned));
-    if body["stream"] == true {
-        let faults = Arc::clone(faults);
-        return Ok(reply::events(stream_fault, running.take(), move |mut events| async move {
-            let chunk = |delta: Value, finish: Option<&Finish>| {
-                let choice =
-                    json!({"index": 0, "delta": delta, "logprobs": null, "finish_reason": finish.map(Finish::reason)});
-                let object = "chat.completion.chunk";
-                json!({"id": id, "object": object, "created": wire::now(), "model": model, "choices": [choice]})
-                    .to_string()
-            };
-            events.send(&chunk(json!({"role": "assistant", "content": ""}), None)).await?;
-            let mut sent = 0;
-            while sequence.finish.is_none() {
-                faults.before_token().await;
-                sequence.step();
-                let from = std::mem::replace(&mut sent, sequence.text.len()).min(sequence.text.len());
-                let delta = json!({"content": &sequence.text[from..]});
-                events.send(&chunk(delta, sequence.finish.as_ref())).await?;
+pub async fn complete(call: &mut Call, body: &Value) -> Result<Response<Body>, ApiError> {
+    let job = ChatJob::new(&call.engine, body)?;
+    let verified = job.params.verify(&job.config);
+    if job.fields.stream == Some(true) {
+        let batch = verified.map(|()| job.start(call));
+        let engine = call.engine.clone();
+        return Ok(reply::events(call.stream_fault.clone(), call.running.take(), move |mut events| async move {
+            match batch {
+                Err(error) => events.send(&error.body(&job.config).to_string()).await?,
+                Ok(batch) => job.stream(&engine, batch, &mut events).await?,
             }
             events.send("[DONE]").await
         }));
     }
-    while sequence.finish.is_none() {
-        faults.before_token().await;
-        sequence.step();
+    verified?;
+    let mut batch = job.start(call);
+    batch.finish().await;
+    Ok(reply::json(StatusCode::OK, &job.body(&call.engine, &batch.sequences)?))
+}
+
+impl ChatJob {
+    /// Checks a request.
+    ///
+    /// # Errors
+    /// What vLLM refuses before it asks its engine.
+    pub fn new(engine: &Engine, body: &Value) -> Result<Self, ApiError> {
+        let config = &engine.config;
+        chat_validate::check(config, body)?;
+        let fields: ChatFields = validate::parse(body)?;
+        let (model, adapter) = validate::model(engine, fields.model.as_deref())?;
+        chat_validate::check_tools(body)?;
+        let conversation = chat_template::render(body)?;
+        let prompt = engine.codec.encode(&conversation.text);
+
+        // Chat's own `logprobs` is a switch, and `top_logprobs` their number.
+        let mut sampling = body.clone();
+        sampling["logprobs"] =
+            fields.top_logprobs.filter(|_| fields.logprobs == Some(true)).map_or(Value::Null, |count| json!(count));
+        let mut sampling: ParamFields = validate::parse(&sampling)?;
+        if fields.echo && sampling.prompt_logprobs.is_none() {
+            sampling.prompt_logprobs = fields.top_logprobs;
+        }
+        let param = if fields.max_completion_tokens.is_some() { "max_completion_tokens" } else { "max_tokens" };
+        let asked = fields.max_completion_tokens.or(sampling.max_tokens.take());
+        validate::check_asked(config, param, asked)?;
+        validate::check_ids(config, &prompt)?;
+        let max_tokens = wire::max_tokens(config, asked, prompt.len());
+        let params = sampling.with_defaults(&config.defaults).build(max_tokens, |text| engine.codec.encode(text))?;
+        let id = format!("chatcmpl-{}", wire::request_id(fields.request_id.as_deref()));
+        Ok(Self { config: config.clone(), fields, params, id, model, conversation, prompt, adapter })
     }
-    let message = json!({"role": "assistant", "content": sequence.text, "refusal": null, "tool_calls": []});
-    let choice = json!({"index": 0, "message": message, "logprobs": null,
-        "finish_reason": sequence.finish.as_ref().map(Finish::reason),
-        "stop_reason": sequence.finish.as_ref().map(Finish::stop_reason)});
-    let usage = wire::usage(config, sequence.prompt.len(), sequence.output.len(), sequence.cached, true);
-    let reply = json!({"id": id, "object": "chat.completion", "created": wire::now(), "model": model,
-        "choices": [choice], "usage": usage});
-    Ok(reply::json(StatusCode::OK, &reply))
+
+    fn start(&self, call: &mut Call) -> Batch {
+        let start = |_| {
+            let (salt, adapter) = (self.fields.cache_salt.clone(), self.adapter.clone());
+            Sequence::start(&call.engine, self.prompt.clone(), self.params.clone(), salt, adapter)
+        };
+        let sequences = (0..self.params.n).map(start).collect();
+        Batch::start(call, vec![self.id.clone()], self.params.n, sequences)
+    }
+
+    /// The role of the answer: the last message's, where it is continued.
+    #[must_use]
+    pub fn role(&self) -> &str {
+        if self.fields.add_generation_prompt { "assistant" } else { &self.conversation.last_role }
+    }
+
+    /// The last message, where it is echoed.
+    #[must_use]
+    pub fn echoed(&self) -> &str {
+        let echoed = self.fields.echo && self.conversation.last_role == self.role();
+        if echoed { &self.conversation.last_content } else { "" }
+    }
+
+    /// The splitter of a choice, where the server has a reasoning parser.
+    #[must_use]
+    pub fn splitter(&self) -> Option<Splitter> {
+        self.config.think_ids().map(|ids| Splitter::new(ids, &self.prompt))
+    }
+
+    /// Whether logprobs and ids are left out lest they tell the reasoning.
+    #[must_use]
+    pub fn hides_tokens(&self) -> bool {
+        self.config.reasoning_parser && !self.fields.include_reasoning
+    }
 }

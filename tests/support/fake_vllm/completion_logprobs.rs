@@ -1,8 +1,7 @@
 //! Logprobs as OpenAI's completions have them: four parallel lists.
 
-use serde_json::{Map, Value, json};
-
 use super::logprobs::{Row, floor};
+use super::ordered::{Json, obj};
 use super::tokenizer::TextCodec;
 
 /// How tokens are named, and where the next one begins.
@@ -16,32 +15,35 @@ pub struct Naming<'a> {
 }
 
 impl Naming<'_> {
-    fn name(&self, before: &[u32], id: u32) -> String {
+    /// The name of `id` after the sampled tokens `before`.
+    #[must_use]
+    pub fn name(&self, before: &[u32], id: u32) -> String {
         if self.as_ids { format!("token_id:{id}") } else { self.codec.decoded_token(before, id) }
     }
 
     /// The logprobs of `ids`, which follow the sampled tokens `before`, and the offset after them. `rows` are in step with
     /// `ids`; an echoed prompt's first has none.
     #[must_use]
-    pub fn logprobs(&self, before: &[u32], ids: &[u32], rows: &[Option<Row>]) -> (Value, usize) {
+    pub fn logprobs(&self, before: &[u32], ids: &[u32], rows: &[Option<Row>]) -> (Json, usize) {
         let (mut tokens, mut values, mut tops, mut offsets) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let mut offset = self.offset;
         let mut context = before.to_vec();
         for (position, &id) in ids.iter().enumerate() {
             let token = self.name(&context, id);
-            offsets.push(offset);
+            offsets.push(Json::from(offset));
             offset += token.chars().count();
-            tokens.push(token);
+            tokens.push(Json::from(token));
             let row = rows.get(position).and_then(Option::as_ref);
-            values.push(row.map(|row| floor(row.0[0].logprob)));
+            values.push(Json::from(row.map(|row| floor(row.0[0].logprob))));
             // Alternatives with the same text collapse into one.
             let top = |row: &Row| {
-                let named = row.0.iter().map(|entry| (self.name(&context, entry.id), json!(floor(entry.logprob))));
-                named.collect::<Map<_, _>>()
+                let named = row.0.iter();
+                Json::object(named.map(|entry| (self.name(&context, entry.id), floor(entry.logprob).into())))
             };
-            tops.push(row.map(top));
+            tops.push(Json::from(row.map(top)));
             context.push(id);
         }
-        (json!({"text_offset": offsets, "token_logprobs": values, "tokens": tokens, "top_logprobs": tops}), offset)
+        let lists = obj! {"text_offset": offsets, "token_logprobs": values, "tokens": tokens, "top_logprobs": tops};
+        (lists, offset)
     }
 }

@@ -88,6 +88,10 @@ pub struct GenerationDefaults {
     pub repetition_penalty: Option<f64>,
     /// Ids that end a sequence besides the tokenizer's own. Every endpoint honours them: the engine adds them.
     pub extra_eos: Vec<u32>,
+    /// As `extra_eos`, but the tokenizer does not know them for special: their text is shown.
+    pub plain_eos: Vec<u32>,
+    /// `max_new_tokens`: of requests that do not say how many.
+    pub max_new_tokens: Option<i64>,
 }
 
 /// The settings of one fake server. Start from [`FakeConfig::default`] and change what the test is about.
@@ -125,6 +129,16 @@ pub struct FakeConfig {
     pub dev_mode: bool,
     /// `generation_config.json`.
     pub defaults: GenerationDefaults,
+    /// `max_new_tokens` of `--override-generation-config`: no request gets more.
+    pub override_max_tokens: Option<i64>,
+    /// `--enable-force-include-usage`: usage in every chunk of a stream, asked for or not. Not on generate.
+    pub force_include_usage: bool,
+    /// `--reasoning-parser deepseek_r1`. The tokenizer then has `<think>` and `</think>`.
+    pub reasoning_parser: bool,
+    /// `VLLM_ALLOW_RUNTIME_LORA_UPDATING=1`: the routes that load adapters.
+    pub runtime_lora: bool,
+    /// Refuses a priority other than 0, as releases before 0.32 did without `--scheduling-policy priority`.
+    pub refuse_priority: bool,
     /// Tokens in one chunk of a stream. The first and the last chunk never wait.
     pub stream_interval: usize,
     /// Waited once before a request is answered, on tokio's clock.
@@ -154,6 +168,11 @@ impl Default for FakeConfig {
             api_key: None,
             dev_mode: true,
             defaults: GenerationDefaults::default(),
+            override_max_tokens: None,
+            force_include_usage: false,
+            reasoning_parser: false,
+            runtime_lora: true,
+            refuse_priority: false,
             stream_interval: 1,
             request_latency: Duration::ZERO,
             token_latency: Duration::ZERO,
@@ -169,11 +188,18 @@ impl FakeConfig {
         self.frontend == Frontend::Rust
     }
 
+    /// The ids of `<think>` and `</think>`, where there is a reasoning parser.
+    #[must_use]
+    pub fn think_ids(&self) -> Option<(u32, u32)> {
+        let eos = self.language.eos();
+        self.reasoning_parser.then_some((eos - 2, eos - 1))
+    }
+
     /// The stop ids of every request, the tokenizer's own first.
     #[must_use]
     pub fn eos_ids(&self) -> Vec<u32> {
         let eos = self.language.eos();
-        let extra = self.defaults.extra_eos.iter().copied().filter(|&id| id != eos);
+        let extra = self.defaults.extra_eos.iter().chain(&self.defaults.plain_eos).copied().filter(|&id| id != eos);
         std::iter::once(eos).chain(extra).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! The engine: a model, a sampler and a prefix cache, which every request of a server shares.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rand::rngs::StdRng;
@@ -10,6 +11,7 @@ use super::config::{FakeConfig, Garbage, Runner};
 use super::language::LanguageModel;
 use super::logprobs::{Row, prompt_scores};
 use super::params::SamplingParams;
+use super::scheduler::Scheduler;
 use super::tokenizer::TextCodec;
 
 /// What requests share.
@@ -18,11 +20,28 @@ pub struct Engine {
     pub config: FakeConfig,
     /// Its tokenizer.
     pub codec: TextCodec,
+    /// Which requests it may work on.
+    pub scheduler: Arc<Scheduler>,
     state: Mutex<State>,
+}
+
+/// A LoRA adapter: other weights under another name. Its path says which.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Adapter {
+    /// Name requests give as their model.
+    pub name: String,
+    /// `lora_path`.
+    pub path: String,
+    language: Arc<LanguageModel>,
 }
 
 struct State {
     language: Arc<LanguageModel>,
+    /// The label of the weights: what replies call them, whatever they are.
+    version: String,
+    adapters: Vec<Adapter>,
+    /// What is not in the GPU's memory: tags of `/sleep`.
+    asleep: BTreeSet<String>,
     sampler: StdRng,
     cache: PrefixCache,
     garbage: Garbage,
@@ -36,16 +55,15 @@ impl Engine {
     pub fn new(config: FakeConfig) -> Self {
         let state = State {
             language: Arc::new(config.language.clone()),
+            version: config.language.weights.clone(),
+            adapters: Vec::new(),
+            asleep: BTreeSet::new(),
             sampler: StdRng::seed_from_u64(config.sampler_seed),
             cache: PrefixCache::new(config.block_size),
             garbage: config.garbage,
             last_rows: Vec::new(),
         };
-        Self {
-            codec: TextCodec::with_ends(config.language.vocab, &config.defaults.extra_eos),
-            config,
-            state: Mutex::new(state),
-        }
+        Self { codec: TextCodec::of(&config), scheduler: Arc::new(Scheduler::new()), config, state: Mutex::new(state) }
     }
 
     /// The model that would compute a token now.
@@ -54,10 +72,94 @@ impl Engine {
         Arc::clone(&self.state().language)
     }
 
-    /// Replaces the weights. The prefix cache stays, as in vLLM until /reset_prefix_cache.
-    pub fn set_weights(&self, version: &str) {
+    /// The model after `weights` were loaded.
+    #[must_use]
+    pub fn language_of(&self, weights: &str) -> LanguageModel {
+        self.config.language.with_weights(weights)
+    }
+
+    /// What computes a token of a request now, and the label that the token gets. An adapter that has been unloaded
+    /// goes on for the requests that use it; one that was loaded in place is new at once.
+    #[must_use]
+    pub fn weights_for(&self, adapter: Option<&Adapter>) -> (Arc<LanguageModel>, String) {
+        let state = self.state();
+        let language = adapter.map_or(&state.language, |mine| {
+            let loaded = state.adapters.iter().find(|loaded| loaded.name == mine.name);
+            &loaded.unwrap_or(mine).language
+        });
+        (Arc::clone(language), state.version.clone())
+    }
+
+    /// Replaces the weights, and nothing else: the label and the prefix cache stay, as in vLLM until
+    /// /update_weight_version and /reset_prefix_cache.
+    pub fn load_weights(&self, weights: &str) {
+        self.state().language = Arc::new(self.language_of(weights));
+    }
+
+    /// Replaces the label alone.
+    pub fn set_version(&self, version: &str) {
+        version.clone_into(&mut self.state().version);
+    }
+
+    /// The label of the weights.
+    #[must_use]
+    pub fn version(&self) -> String {
+        self.state().version.clone()
+    }
+
+    /// The adapters, the oldest first.
+    #[must_use]
+    pub fn adapters(&self) -> Vec<Adapter> {
+        self.state().adapters.clone()
+    }
+
+    /// The adapter of this name.
+    #[must_use]
+    pub fn adapter(&self, name: &str) -> Option<Adapter> {
+        self.state().adapters.iter().find(|adapter| adapter.name == name).cloned()
+    }
+
+    /// Loads an adapter, in the place of one with the same name.
+    pub fn load_adapter(&self, name: &str, path: &str) {
+        let language = Arc::new(self.language_of(path));
+        let adapter = Adapter { name: name.to_owned(), path: path.to_owned(), language };
         let mut state = self.state();
-        state.language = Arc::new(state.language.with_weights(version));
+        match state.adapters.iter_mut().find(|loaded| loaded.name == name) {
+            Some(loaded) => *loaded = adapter,
+            None => state.adapters.push(adapter),
+        }
+    }
+
+    /// Unloads an adapter.
+    pub fn unload_adapter(&self, name: &str) {
+        self.state().adapters.retain(|adapter| adapter.name != name);
+    }
+
+    /// Puts `tags` to sleep.
+    pub fn sleep(&self, tags: &[&str]) {
+        self.state().asleep.extend(tags.iter().map(|&tag| tag.to_owned()));
+    }
+
+    /// Wakes `tags`, or everything. True if nothing sleeps any more.
+    pub fn wake(&self, tags: Option<&[String]>) -> bool {
+        let mut state = self.state();
+        state.asleep.retain(|asleep| tags.is_some_and(|tags| !tags.contains(asleep)));
+        state.asleep.is_empty()
+    }
+
+    /// Whether anything sleeps.
+    #[must_use]
+    pub fn asleep(&self) -> bool {
+        !self.state().asleep.is_empty()
+    }
+
+    /// Begins anew as another process with the same weights.
+    pub fn restart(&self) {
+        self.scheduler.resume();
+        let mut state = self.state();
+        state.cache.clear();
+        state.adapters.clear();
+        state.asleep.clear();
     }
 
     /// Forgets every cached block.
@@ -95,8 +197,7 @@ impl Engine {
     /// Row i is the probability of token i and comes from computing token i − 1; row 0 never exists. The V1 runner fills
     /// the rows it lacks from memory that nobody wrote.
     #[must_use]
-    pub fn prompt_rows(&self, prompt: &[u32], cached: usize, count: i64) -> Vec<Option<Row>> {
-        let language = self.language();
+    pub fn prompt_rows(&self, language: &LanguageModel, prompt: &[u32], cached: usize, count: i64) -> Vec<Option<Row>> {
         let computed = (cached + 1..prompt.len()).map(|i| {
             let scores = prompt_scores(self.config.logprobs_mode, &language.logits(&prompt[..i]));
             Some(Row::of(&scores, prompt[i], count))

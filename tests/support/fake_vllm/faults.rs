@@ -19,6 +19,8 @@ pub enum Fault {
     Hang(Hang),
     /// A stream stops after this many chunks until the test releases it.
     HangStream(usize, Hang),
+    /// The engine stops once a sequence of the request has this many output tokens, until the test releases it.
+    HoldAtToken(usize, Hang),
 }
 
 /// The two ends of a handshake: the server says that it hangs, the test says when to go on. No clock is involved.

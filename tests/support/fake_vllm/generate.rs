@@ -1,128 +1,125 @@
-//! `POST /inference/v1/generate`: tokens in, tokens out.
+//! `POST /inference/v1/generate`: tokens in, tokens out. What it accepts, and its sequences.
 
-use std::sync::Arc;
-
-use http::StatusCode;
+use http::{Response, StatusCode};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::config::Version;
-use super::engine::Engine;
+use super::batch::{Batch, Call};
+use super::config::FakeConfig;
+use super::engine::{Adapter, Engine};
 use super::error::ApiError;
-use super::faults::Faults;
-use super::logprobs::{Row, floor};
-use super::params::ParamFields;
-use super::sequence::{Finish, Sequence};
-use super::{validate, wire};
+use super::params::{ParamFields, SamplingParams};
+use super::reply::{self, Body};
+use super::sequence::Sequence;
+use super::validate;
+use super::wire::{self, StreamOptions};
 
 /// What a request says besides its sampling parameters.
 #[derive(Debug, Clone, Deserialize)]
-struct GenerateFields {
-    token_ids: Vec<u32>,
-    sampling_params: Value,
+pub struct GenerateFields {
+    pub token_ids: Vec<u32>,
+    pub sampling_params: Value,
     #[serde(default)]
-    request_id: Option<String>,
+    pub request_id: Option<String>,
     #[serde(default)]
-    model: Option<String>,
+    pub model: Option<String>,
     #[serde(default)]
-    cache_salt: Option<String>,
+    pub cache_salt: Option<String>,
     #[serde(default)]
-    return_token_ids: Option<bool>,
+    pub return_token_ids: Option<bool>,
     #[serde(default)]
-    stream: Option<bool>,
+    pub output_mode: Option<String>,
+    #[serde(default)]
+    pub priority: Option<i64>,
+    #[serde(default)]
+    pub stream: Option<bool>,
+    #[serde(default)]
+    pub stream_options: Option<StreamOptions>,
 }
 
-/// Answers a generate request.
+/// A checked request.
+pub struct GenerateJob {
+    pub config: FakeConfig,
+    pub fields: GenerateFields,
+    pub params: SamplingParams,
+    pub id: String,
+    /// The name that its reply says.
+    pub model: String,
+    /// `stream_interval` of the request, which the server's may raise.
+    pub interval: usize,
+    adapter: Option<Adapter>,
+}
+
+/// Answers a generate request. A stream takes `call.running` along.
 ///
 /// # Errors
-/// What vLLM refuses; 404 before the route existed, 403 where it is not enabled.
-pub async fn generate(engine: &Arc<Engine>, faults: &Faults, body: &Value) -> Result<Value, ApiError> {
-    let config = &engine.config;
-    let fields: GenerateFields = validate::parse(body)?;
-    let sampling: ParamFields = validate::parse(&fields.sampling_params)?;
-    validate::check_model(config, fields.model.as_deref())?;
-    validate::check_engine_prompt(config, &fields.token_ids)?;
-    if fields.stream == Some(true) {
-        return Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, "NotImplementedError", "the fake does not stream here"));
+/// What vLLM refuses before it streams.
+pub async fn generate(call: &mut Call, body: &Value) -> Result<Response<Body>, ApiError> {
+    let job = GenerateJob::new(&call.engine, body)?;
+    let verified = job.params.verify(&job.config);
+    if job.fields.stream == Some(true) {
+        let batch = verified.map(|()| job.start(call));
+        let engine = call.engine.clone();
+        return Ok(reply::events(call.stream_fault.clone(), call.running.take(), move |mut events| async move {
+            match batch {
+                Err(error) => events.send(&error.body(&job.config).to_string()).await?,
+                Ok(batch) => job.stream(&engine, batch, &mut events).await?,
+            }
+            events.send("[DONE]").await
+        }));
     }
-    if config.is_rust_frontend() && sampling.n.is_some_and(|n| n > 1) {
-        return Err(ApiError::bad_request("Only n=1 is supported."));
-    }
-    // What a request leaves out is vLLM's own default here, never the generation config's; only max_tokens is filled.
-    let room = (config.max_model_len - fields.token_ids.len()) as i64;
-    let max_tokens = sampling.max_tokens.unwrap_or(room);
-    let params = sampling.build(max_tokens, |text| engine.codec.encode(text))?;
-    params.verify(config)?;
-
-    let start = |_| Sequence::start(engine, fields.token_ids.clone(), params.clone(), fields.cache_salt.clone());
-    let mut sequences: Vec<Sequence> = (0..params.n).map(start).collect();
-    while sequences.iter().any(|sequence| sequence.finish.is_none()) {
-        faults.before_token().await;
-        sequences.iter_mut().filter(|sequence| sequence.finish.is_none()).for_each(Sequence::step);
-    }
-
-    let cached = sequences.last().map_or(0, |last| last.cached);
-    let rows = params.prompt_logprobs.map(|count| engine.prompt_rows(&fields.token_ids, cached, count));
-    let rows = rows.map(|rows| wire::finite(config, rows)).transpose()?;
-    let choices: Vec<Value> = sequences.iter().enumerate().map(|(index, done)| choice(engine, index, done)).collect();
-    let mut reply = json!({
-        "request_id": format!("generate-tokens-{}", wire::request_id(fields.request_id.as_deref())),
-        "choices": choices,
-        "prompt_logprobs":
-            rows.map(|rows| wire::prompt_logprobs(engine, &fields.token_ids, &rows, params.detokenize)),
-        "prompt_token_ids": (fields.return_token_ids == Some(true)).then_some(&fields.token_ids),
-        "mm_placeholders": null, "kv_transfer_params": null, "ec_transfer_params": null,
-    });
-    if !config.is_rust_frontend() {
-        let output = sequences.iter().map(|sequence| sequence.output.len()).sum();
-        reply["model"] = json!(config.model_name);
-        reply["created"] = json!(wire::now());
-        reply["usage"] = wire::usage(config, fields.token_ids.len(), output, cached, true);
-        reply["prompt_token_id_logprobs"] = Value::Null;
-        reply["metrics"] = Value::Null;
-        reply["output_mode"] = json!("tokens");
-    }
-    Ok(reply)
+    verified?;
+    let mut batch = job.start(call);
+    batch.finish().await;
+    Ok(reply::json(StatusCode::OK, &job.body(&call.engine, &batch.sequences)?))
 }
 
-fn choice(engine: &Engine, index: usize, sequence: &Sequence) -> Value {
-    let config = &engine.config;
-    let reason = sequence.finish.as_ref().map(Finish::reason);
-    let logprobs = sequence.params.logprobs.map(|count| {
-        let rows = sequence.output.iter().zip(&sequence.rows);
-        // The sampled token counts as one of the top here, so fewer alternatives come than were asked for.
-        let keep = usize::try_from(count).map_or(usize::MAX, |count| count.max(1));
-        let tokens_only = config.version >= Version::CURRENT && !config.is_rust_frontend();
-        let content = rows.map(|(&id, row)| if tokens_only { by_id(id, row, keep) } else { by_name(id, row, keep) });
-        json!({"content": content.collect::<Vec<_>>()})
-    });
-    let mut choice =
-        json!({"index": index, "finish_reason": reason, "token_ids": sequence.output, "logprobs": logprobs});
-    if !config.is_rust_frontend() {
-        choice["stop_reason"] = sequence.finish.as_ref().map_or(Value::Null, Finish::stop_reason);
-        choice["routed_experts"] = Value::Null;
-        choice["sampling_mask"] = Value::Null;
-        if config.version >= Version::WEIGHT_VERSIONS {
-            choice["weight_versions"] = sequence.weight_versions();
+impl GenerateJob {
+    fn new(engine: &Engine, body: &Value) -> Result<Self, ApiError> {
+        let config = &engine.config;
+        let fields: GenerateFields = validate::parse(body)?;
+        let sampling: ParamFields = validate::parse(&fields.sampling_params)?;
+        if fields.token_ids.is_empty() {
+            let message = "1 validation error:\n  {'type': 'too_short', 'loc': 'body.token_ids', 'msg': 'List should \
+                           have at least 1 item after validation, not 0'}";
+            let error = ApiError { kind: "Bad Request".to_owned(), ..ApiError::bad_request(message) };
+            return Err(ApiError { param: Some("body.token_ids".to_owned()), ..error });
         }
+        if fields.cache_salt.as_deref() == Some("") {
+            let message = "Parameter 'cache_salt' must be a non-empty string if provided.";
+            return validate::blame("cache_salt", message);
+        }
+        let mode = fields.output_mode.as_deref().unwrap_or("tokens");
+        if mode != "tokens" && sampling.detokenize == Some(false) {
+            return Err(ApiError {
+                kind: "Bad Request".to_owned(),
+                ..ApiError::bad_request(format!(
+                    "1 validation error:\n  output_mode='{mode}' requires sampling_params.detokenize to be true"
+                ))
+            });
+        }
+        let (model, adapter) = validate::model(engine, fields.model.as_deref())?;
+        validate::priority(config, fields.priority)?;
+        validate::check_engine_prompt(config, &fields.token_ids)?;
+        if config.is_rust_frontend() && sampling.n.is_some_and(|n| n > 1) {
+            return Err(ApiError::bad_request("Only n=1 is supported."));
+        }
+        // What a request leaves out is vLLM's own default here, never the generation config's; only max_tokens is
+        // filled. Nothing is clamped.
+        let room = wire::max_tokens(config, None, fields.token_ids.len());
+        let max_tokens = sampling.max_tokens.unwrap_or(room);
+        let params = sampling.build(max_tokens, |text| engine.codec.encode(text))?;
+        let interval = fields.sampling_params["stream_interval"].as_u64().unwrap_or(1) as usize;
+        let id = format!("generate-tokens-{}", wire::request_id(fields.request_id.as_deref()));
+        Ok(Self { config: config.clone(), fields, params, id, model, interval, adapter })
     }
-    choice
-}
 
-/// A position with integer ids.
-fn by_id(id: u32, row: &Row, keep: usize) -> Value {
-    let entry = |id: u32, logprob, rank| json!({"token_id": id, "logprob": floor(logprob), "rank": rank});
-    let top: Vec<Value> = row.0.iter().take(keep).map(|top| entry(top.id, top.logprob, top.rank)).collect();
-    let mut position = entry(id, row.0[0].logprob, row.0[0].rank);
-    position["top_logprobs"] = json!(top);
-    position
-}
-
-/// A position as chat completions have it, with `token_id:N` for a text: earlier releases and the Rust frontend.
-fn by_name(id: u32, row: &Row, keep: usize) -> Value {
-    let entry = |id: u32, logprob| json!({"token": format!("token_id:{id}"), "logprob": floor(logprob), "bytes": null});
-    let top: Vec<Value> = row.0.iter().take(keep).map(|top| entry(top.id, top.logprob)).collect();
-    let mut position = entry(id, row.0[0].logprob);
-    position["top_logprobs"] = json!(top);
-    position
+    fn start(&self, call: &mut Call) -> Batch {
+        let start = |_| {
+            let (salt, adapter) = (self.fields.cache_salt.clone(), self.adapter.clone());
+            Sequence::start(&call.engine, self.fields.token_ids.clone(), self.params.clone(), salt, adapter)
+        };
+        let sequences = (0..self.params.n).map(start).collect();
+        Batch::start(call, vec![self.id.clone()], self.params.n, sequences)
+    }
 }

@@ -1,14 +1,14 @@
-//! The routes that do not generate: what the server is, its tokenizer, its metrics, and the control of training.
+//! The routes that do not generate: what the server is, its models, its tokenizer, and its metrics.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::activity::Activity;
-use super::config::Version;
 use super::engine::Engine;
 use super::error::ApiError;
+use super::ordered::{Json, NULL, obj};
 use super::reply::{self, Body};
-use super::{validate, wire};
+use super::{chat_template, validate, wire};
 
 /// `GET /version`.
 #[must_use]
@@ -20,18 +20,24 @@ pub fn version(engine: &Engine) -> Value {
     json!({"version": version})
 }
 
-/// `GET /v1/models`.
+/// `GET /v1/models`: the model, and then its adapters.
 #[must_use]
-pub fn models(engine: &Engine) -> Value {
-    let name = &engine.config.model_name;
-    let permission = json!({"id": format!("modelperm-{}", wire::request_id(None)), "object": "model_permission",
-        "created": wire::now(), "allow_create_engine": false, "allow_sampling": true, "allow_logprobs": true,
-        "allow_search_indices": false, "allow_view": true, "allow_fine_tuning": false, "organization": "*",
-        "group": null, "is_blocking": false});
-    let card = json!({"id": name, "object": "model", "created": wire::now(), "owned_by": "vllm",
-        "root": format!("/models/{name}"), "parent": null, "max_model_len": engine.config.max_model_len,
-        "permission": [permission]});
-    json!({"object": "list", "data": [card]})
+pub fn models(engine: &Engine) -> Json {
+    let name = engine.config.model_name.as_str();
+    let base = card(name, format!("/models/{name}"), None, Some(engine.config.max_model_len));
+    let adapters = engine.adapters();
+    let cards = adapters.iter().map(|adapter| card(&adapter.name, adapter.path.clone(), Some(name), None));
+    let cards: Json = std::iter::once(base).chain(cards).collect();
+    obj! {"object": "list", "data": cards}
+}
+
+fn card(id: &str, root: String, parent: Option<&str>, max_model_len: Option<usize>) -> Json {
+    let permission = obj! {"id": format!("modelperm-{}", wire::request_id(None)), "object": "model_permission",
+    "created": wire::now(), "allow_create_engine": false, "allow_sampling": true, "allow_logprobs": true,
+    "allow_search_indices": false, "allow_view": true, "allow_fine_tuning": false, "organization": "*",
+    "group": NULL, "is_blocking": false};
+    obj! {"id": id, "object": "model", "created": wire::now(), "owned_by": "vllm", "root": root, "parent": parent,
+    "max_model_len": max_model_len, "permission": vec![permission]}
 }
 
 /// `GET /metrics`, a few of vLLM's families.
@@ -39,7 +45,9 @@ pub fn models(engine: &Engine) -> Value {
 pub fn metrics(engine: &Engine, activity: &Activity) -> Response<Body> {
     let model = &engine.config.model_name;
     let labels = format!("engine=\"0\",model_name=\"{model}\"");
-    let (running, done, aborted) = (activity.running(), activity.succeeded(), activity.aborted());
+    let (done, aborted) = (activity.succeeded(), activity.aborted());
+    let waiting = engine.scheduler.queued();
+    let running = activity.running().saturating_sub(waiting);
     let (block, caching) = (engine.config.block_size, engine.config.prefix_caching);
     let text = format!(
         "# HELP vllm:num_requests_running Number of requests in model execution batches.\n\
@@ -47,7 +55,7 @@ pub fn metrics(engine: &Engine, activity: &Activity) -> Response<Body> {
          vllm:num_requests_running{{{labels}}} {running}.0\n\
          # HELP vllm:num_requests_waiting Number of requests waiting to be processed.\n\
          # TYPE vllm:num_requests_waiting gauge\n\
-         vllm:num_requests_waiting{{{labels}}} 0.0\n\
+         vllm:num_requests_waiting{{{labels}}} {waiting}.0\n\
          # HELP vllm:request_success_total Count of successfully processed requests.\n\
          # TYPE vllm:request_success_total counter\n\
          vllm:request_success_total{{{labels},finished_reason=\"stop\"}} 0.0\n\
@@ -65,17 +73,18 @@ pub fn metrics(engine: &Engine, activity: &Activity) -> Response<Body> {
 ///
 /// # Errors
 /// 400 without either, 404 for another model.
-pub fn tokenize(engine: &Engine, body: &Value) -> Result<Value, ApiError> {
-    validate::check_model(&engine.config, body["model"].as_str())?;
-    let text = match (&body["prompt"], &body["messages"]) {
-        (Value::String(prompt), _) => prompt.clone(),
-        (_, Value::Array(_)) => render_chat(body),
+pub fn tokenize(engine: &Engine, body: &Value) -> Result<Json, ApiError> {
+    validate::model(engine, body["model"].as_str())?;
+    let text = match &body["prompt"] {
+        Value::String(prompt) => prompt.clone(),
+        _ if body["messages"].is_array() => chat_template::render(body)?.text,
         _ => return Err(validate::wrong_type("prompt")),
     };
     let tokens = engine.codec.encode(&text);
-    let pieces = || tokens.iter().map(|&id| engine.codec.piece(id)).collect::<Vec<_>>();
-    Ok(json!({"count": tokens.len(), "max_model_len": engine.config.max_model_len,
-        "token_strs": (body["return_token_strs"] == true).then(pieces), "tokens": tokens}))
+    let pieces = || tokens.iter().map(|&id| Json::from(engine.codec.piece(id))).collect::<Json>();
+    let pieces = (body["return_token_strs"] == true).then(pieces);
+    let max_model_len = engine.config.max_model_len;
+    Ok(obj! {"count": tokens.len(), "max_model_len": max_model_len, "tokens": &tokens[..], "token_strs": pieces})
 }
 
 /// `POST /detokenize`.
@@ -83,51 +92,8 @@ pub fn tokenize(engine: &Engine, body: &Value) -> Result<Value, ApiError> {
 /// # Errors
 /// 400 without ids, 404 for another model.
 pub fn detokenize(engine: &Engine, body: &Value) -> Result<Value, ApiError> {
-    validate::check_model(&engine.config, body["model"].as_str())?;
+    validate::model(engine, body["model"].as_str())?;
     let ids: Option<Vec<u32>> = serde_json::from_value(body["tokens"].clone()).ok();
     let ids = ids.ok_or_else(|| validate::wrong_type("tokens"))?;
     Ok(json!({"prompt": engine.codec.decode(&ids, false)}))
-}
-
-/// The chat template: a line for each message, and a line begun for the answer.
-#[must_use]
-pub fn render_chat(body: &Value) -> String {
-    let content = |message: &Value| message["content"].as_str().unwrap_or_default().to_owned();
-    let role = |message: &Value| message["role"].as_str().unwrap_or_default().to_owned();
-    let line = |message: &Value| format!("{} {}\n", role(message), content(message));
-    let mut text: String = body["messages"].as_array().into_iter().flatten().map(line).collect();
-    if body["add_generation_prompt"] != false {
-        text.push_str("assistant ");
-    }
-    text
-}
-
-/// The routes of `VLLM_SERVER_DEV_MODE=1`, as far as a trainer that swaps weights uses them. `None` for any other path.
-#[must_use]
-pub fn control(engine: &Engine, path: &str, body: &Value) -> Option<Value> {
-    if engine.config.version < Version::new(0, 16) && path != "/reset_prefix_cache" {
-        return None;
-    }
-    Some(match path {
-        "/pause" => json!({"status": "paused"}),
-        "/resume" => json!({"status": "resumed"}),
-        "/is_paused" => json!({"is_paused": false}),
-        "/abort_requests" => json!({"status": "aborted", "aborted": 0}),
-        "/init_weight_transfer_engine" => json!({"message": "Weight transfer initialized"}),
-        "/start_weight_update" => json!({"message": "Weight update started"}),
-        "/update_weights" => json!({"message": "Weights updated"}),
-        "/finish_weight_update" => json!({"message": "Weight update finished"}),
-        "/collective_rpc" => json!({"results": [null]}),
-        "/reset_prefix_cache" => {
-            engine.reset_prefix_cache();
-            json!({"success": true})
-        }
-        "/update_weight_version" => {
-            let version = body["new_version"].as_str().unwrap_or_default();
-            engine.set_weights(version);
-            json!({"success": true, "new_version": version})
-        }
-        "/weight_info" => json!({"weight_version": engine.language().weights}),
-        _ => return None,
-    })
 }

@@ -1,9 +1,8 @@
 //! Rows of log-probabilities, as the engine hands them to the API server.
 
-use serde_json::{Map, Value, json};
-
 use super::config::LogprobsMode;
 use super::distribution::{Processed, log_softmax};
+use super::ordered::{Json, obj};
 
 /// One token of a row.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,13 +71,13 @@ impl Row {
         Self(vec![Entry { logprob: f64::NAN, ..Self::zeros(count).0[0] }])
     }
 
-    /// The map from id to `{logprob, rank, decoded_token}` of `prompt_logprobs`.
-    pub fn to_map(&self, decode: impl Fn(u32) -> Option<String>) -> Value {
-        let entries = self.0.iter().map(|entry| {
-            let value = json!({"logprob": floor(entry.logprob), "rank": entry.rank, "decoded_token": decode(entry.id)});
+    /// The map from id to `{logprob, rank, decoded_token}` of `prompt_logprobs`: the prompt's own token, then the highest.
+    pub fn to_map(&self, decode: impl Fn(u32) -> Option<String>) -> Json {
+        Json::object(self.0.iter().map(|entry| {
+            let decoded = decode(entry.id);
+            let value = obj! {"logprob": floor(entry.logprob), "rank": entry.rank, "decoded_token": decoded};
             (entry.id.to_string(), value)
-        });
-        Value::Object(entries.collect::<Map<_, _>>())
+        }))
     }
 }
 

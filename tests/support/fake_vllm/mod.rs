@@ -14,25 +14,53 @@
 //! fake.wait_until_idle().await;
 //! assert!(g_test(&observed, &fake.language().distribution(&prompt, &params)).p_value > 1e-3);
 //! ```
+//!
+//! Weights are known by a label or a number, and can change at any token:
+//!
+//! ```ignore
+//! let hold = fake.hold_at_token("/inference/v1/generate", 2);
+//! // … a request runs and has two tokens …
+//! hold.reached().await;
+//! post("/pause?mode=keep"), post("/update_weights", json!({"update_info": {"weights": 7}})), post("/resume");
+//! hold.release();
+//! // The third token's logprob is `fake.language_of(7)`'s; its label is still `fake.weight_version()`.
+//! ```
+//!
+//! Replies are written by [`ordered`], since the order of their keys is part of their shape; [`scheduler`] decides what
+//! runs, [`batch`] steps the sequences of a request through it, and each endpoint is a file that checks a request beside
+//! one that words its reply.
 
 mod activity;
+mod batch;
 mod cache;
 mod chat;
+mod chat_logprobs;
+mod chat_reply;
+mod chat_template;
+mod chat_validate;
 mod completion_logprobs;
+mod completion_reply;
 mod completions;
 mod config;
+mod control;
 mod distribution;
 mod engine;
 mod error;
 mod faults;
 mod generate;
+mod generate_reply;
+mod handles;
 mod info;
 mod language;
 mod logprobs;
+mod lora;
+mod ordered;
 mod params;
 mod prompt;
+mod reasoning;
 mod render;
 mod reply;
+mod scheduler;
 mod sequence;
 mod server;
 mod tokenizer;
@@ -147,7 +175,8 @@ impl FakeVllm {
 
     /// Replaces the weights by those labelled `version`, now, in the middle of whatever runs. The prefix cache stays.
     pub fn set_weights(&self, version: &str) {
-        self.shared.engine.set_weights(version);
+        self.shared.engine.load_weights(version);
+        self.shared.engine.set_version(version);
     }
 
     /// Empties the prefix cache.
@@ -243,10 +272,11 @@ impl FakeVllm {
         }
     }
 
-    /// Comes back on the same port after a [`FakeVllm::kill`], with an empty prefix cache. Faults and records stay.
+    /// Comes back on the same port after a [`FakeVllm::kill`], with an empty prefix cache, no adapters and nothing paused. Weights,
+    /// faults and records stay.
     pub async fn restart(&self) {
         self.kill().await;
-        self.reset_prefix_cache();
+        self.shared.engine.restart();
         let listener = TcpListener::bind(self.address).await.unwrap();
         let server = tokio::spawn(server::serve(listener, Arc::clone(&self.shared)));
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);

@@ -133,6 +133,12 @@ impl ParamFields {
         if stop.iter().any(String::is_empty) {
             return Err(ApiError::bad_request("stop cannot contain an empty string."));
         }
+        let bad_words = self.bad_words.unwrap_or_default();
+        if bad_words.iter().any(String::is_empty) {
+            let listed = bad_words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(", ");
+            let message = format!("bad_words cannot contain an empty string. Got bad_words=[{listed}]");
+            return Err(ApiError::bad_request(message));
+        }
         let detokenize = self.detokenize.unwrap_or(true);
         if !stop.is_empty() && !detokenize {
             return Err(ApiError::bad_request(
@@ -166,12 +172,7 @@ impl ParamFields {
             prompt_logprobs: self.prompt_logprobs,
             logit_bias,
             allowed_token_ids: self.allowed_token_ids.map(ids),
-            bad_words_ids: self
-                .bad_words
-                .unwrap_or_default()
-                .iter()
-                .flat_map(|word| bad_word_ids(word, &encode))
-                .collect(),
+            bad_words_ids: bad_words.iter().flat_map(|word| bad_word_ids(word, &encode)).collect(),
             skip_special_tokens: self.skip_special_tokens.unwrap_or(true),
             include_stop_str_in_output: self.include_stop_str_in_output.unwrap_or(false),
             detokenize,
@@ -262,12 +263,10 @@ impl SamplingParams {
                 return Err(ApiError::invalid(&message, name, count));
             }
         }
+        let outside = |ids: &[u32]| -> Vec<u32> { ids.iter().copied().filter(|&id| id as usize >= vocab).collect() };
         let biased: Vec<u32> = self.logit_bias.keys().copied().collect();
-        let allowed = self.allowed_token_ids.as_deref().unwrap_or_default();
-        for (name, ids) in
-            [("logit_bias", &biased[..]), ("stop_token_ids", &self.stop_token_ids), ("allowed_token_ids", allowed)]
-        {
-            let outside: Vec<u32> = ids.iter().copied().filter(|&id| id as usize >= vocab).collect();
+        for (name, ids) in [("logit_bias", &biased), ("stop_token_ids", &self.stop_token_ids)] {
+            let outside = outside(ids);
             if !outside.is_empty() {
                 let message = format!(
                     "token_id(s) {outside:?} in {name} contain out-of-vocab token ids. Vocabulary size: {vocab}"
@@ -275,8 +274,15 @@ impl SamplingParams {
                 return Err(ApiError::invalid(&message, name, format!("{outside:?}")));
             }
         }
-        if self.allowed_token_ids.as_ref().is_some_and(Vec::is_empty) {
-            return Err(ApiError::invalid("allowed_token_ids is not None and empty!", "allowed_token_ids", "[]"));
+        if let Some(allowed) = &self.allowed_token_ids {
+            let outside = outside(allowed);
+            if allowed.is_empty() {
+                return Err(ApiError::invalid("allowed_token_ids is not None and empty!", "allowed_token_ids", "[]"));
+            }
+            if !outside.is_empty() {
+                let message = "allowed_token_ids contains out-of-vocab token id!";
+                return Err(ApiError::invalid(message, "allowed_token_ids", format!("{outside:?}")));
+            }
         }
         Ok(())
     }

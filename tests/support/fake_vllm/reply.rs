@@ -10,7 +10,6 @@ use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
-use serde_json::Value;
 use tokio::sync::mpsc;
 
 use super::activity::Running;
@@ -28,7 +27,7 @@ pub fn text(status: StatusCode, body: impl Into<Bytes>, content_type: &str) -> R
 }
 
 /// A JSON reply.
-pub fn json(status: StatusCode, body: &Value) -> Response<Body> {
+pub fn json(status: StatusCode, body: &impl std::fmt::Display) -> Response<Body> {
     text(status, body.to_string(), "application/json")
 }
 

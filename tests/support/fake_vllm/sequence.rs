@@ -6,8 +6,10 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use super::distribution::{process, softmax};
-use super::engine::Engine;
+use super::engine::{Adapter, Engine};
+use super::language::LanguageModel;
 use super::logprobs::{Row, sample_scores};
+use super::ordered::{Json, obj};
 use super::params::SamplingParams;
 use super::tokenizer::TextStream;
 
@@ -22,20 +24,26 @@ pub enum Finish {
     StopToken(u32),
     /// A stop string.
     StopString(String),
+    /// Somebody other than its client ended it.
+    Abort,
 }
 
 impl Finish {
     /// `finish_reason`.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        if *self == Self::Length { "length" } else { "stop" }
+        match self {
+            Self::Length => "length",
+            Self::Abort => "abort",
+            Self::Eos | Self::StopToken(_) | Self::StopString(_) => "stop",
+        }
     }
 
     /// `stop_reason`.
     #[must_use]
     pub fn stop_reason(&self) -> serde_json::Value {
         match self {
-            Self::Length | Self::Eos => serde_json::Value::Null,
+            Self::Length | Self::Eos | Self::Abort => serde_json::Value::Null,
             Self::StopToken(id) => (*id).into(),
             Self::StopString(stop) => stop.as_str().into(),
         }
@@ -52,8 +60,12 @@ pub struct Sequence {
     /// How it is sampled.
     pub params: SamplingParams,
     salt: Option<String>,
-    /// Prompt tokens the prefix cache served.
+    /// The adapter that computes it instead of the base model's weights.
+    adapter: Option<Adapter>,
+    /// Prompt tokens the prefix cache served; 0 until the first step.
     pub cached: usize,
+    /// Rows of the prompt, where they were asked for and it has been computed.
+    pub prompt_rows: Option<Vec<Option<Row>>>,
     /// A row for each generated token, where logprobs were asked for.
     pub rows: Vec<Row>,
     /// The text so far, without the stop string unless it was asked for.
@@ -67,14 +79,19 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Looks the prompt up in the prefix cache and computes the rest.
+    /// A sequence that has not been computed at all yet.
     #[must_use]
-    pub fn start(engine: &Arc<Engine>, prompt: Vec<u32>, params: SamplingParams, salt: Option<String>) -> Self {
-        let cached = engine.cached(salt.as_deref(), &prompt, &params);
-        engine.remember(salt.as_deref(), &prompt);
+    pub fn start(
+        engine: &Arc<Engine>,
+        prompt: Vec<u32>,
+        params: SamplingParams,
+        salt: Option<String>,
+        adapter: Option<Adapter>,
+    ) -> Self {
         Self {
             engine: Arc::clone(engine),
-            cached,
+            cached: 0,
+            prompt_rows: None,
             stream: TextStream::after(&prompt, params.skip_special_tokens),
             // Reproducible for a seed, as vLLM's per-request generators are; not the same numbers.
             own_sampler: params.seed.map(|seed| StdRng::seed_from_u64(seed.cast_unsigned())),
@@ -85,15 +102,22 @@ impl Sequence {
             versions: Vec::new(),
             prompt,
             params,
-            salt,
+            // An adapter's blocks are its own.
+            salt: adapter
+                .as_ref()
+                .map_or(salt.clone(), |adapter| Some(format!("{}\n{}", adapter.name, salt.unwrap_or_default()))),
+            adapter,
         }
     }
 
-    /// Generates one token.
+    /// Generates one token, after looking the prompt up in the prefix cache and computing the rest of it.
     pub fn step(&mut self) {
-        let language = self.engine.language();
-        if self.versions.last().is_none_or(|(version, _)| *version != language.weights) {
-            self.versions.push((language.weights.clone(), self.output.len()));
+        let (language, version) = self.engine.weights_for(self.adapter.as_ref());
+        if self.output.is_empty() {
+            self.prefill(&language);
+        }
+        if self.versions.last().is_none_or(|(last, _)| *last != version) {
+            self.versions.push((version, self.output.len()));
         }
         let context = [self.prompt.as_slice(), &self.output].concat();
         let raw = language.logits(&context);
@@ -110,14 +134,37 @@ impl Sequence {
         self.add_text(token);
     }
 
+    fn prefill(&mut self, language: &LanguageModel) {
+        self.cached = self.engine.cached(self.salt.as_deref(), &self.prompt, &self.params);
+        self.engine.remember(self.salt.as_deref(), &self.prompt);
+        let count = self.params.prompt_logprobs;
+        self.prompt_rows = count.map(|count| self.engine.prompt_rows(language, &self.prompt, self.cached, count));
+    }
+
+    /// Prompt tokens that this sequence has put into the prefix cache (`num_cache_creation_tokens`).
+    #[must_use]
+    pub fn cache_created(&self) -> usize {
+        let block = self.engine.config.block_size;
+        (self.prompt.len() / block * block).saturating_sub(self.cached)
+    }
+
+    /// Bytes of text that may be shown: what could be the beginning of a stop string is held back.
+    #[must_use]
+    pub fn visible(&self) -> usize {
+        if self.finish.is_some() || self.params.include_stop_str_in_output {
+            return self.text.len();
+        }
+        let longest = self.params.stop.iter().map(|stop| stop.chars().count()).max();
+        let hold = longest.map_or(0, |longest| longest - 1);
+        self.text.char_indices().rev().take(hold).last().map_or(self.text.len(), |(at, _)| at)
+    }
+
     /// `weight_versions`: spans of the output by the weights that sampled them.
     #[must_use]
-    pub fn weight_versions(&self) -> serde_json::Value {
+    pub fn weight_versions(&self) -> Json {
         let ends = self.versions.iter().skip(1).map(|(_, start)| *start).chain([self.output.len()]);
         let spans = self.versions.iter().zip(ends);
-        spans
-            .map(|((version, start), end)| serde_json::json!({"version": version, "start": start, "end": end}))
-            .collect()
+        spans.map(|((version, start), end)| obj! {"version": version.as_str(), "start": *start, "end": end}).collect()
     }
 
     fn sample(&mut self, probabilities: &[f64]) -> u32 {

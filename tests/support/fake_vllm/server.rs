@@ -15,12 +15,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use super::activity::{Activity, Running};
+use super::batch::Call;
 use super::config::Version;
 use super::engine::Engine;
 use super::error::ApiError;
 use super::faults::{Fault, Faults};
 use super::reply::{self, Body, StreamFault};
-use super::{chat, completions, generate, info, render};
+use super::{chat, completions, control, generate, info, lora, render};
 
 /// A request as it came in.
 #[derive(Debug, Clone)]
@@ -91,16 +92,22 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
 
     let fault = shared.faults.take(&path);
     let generates = matches!(path.as_str(), "/v1/completions" | "/inference/v1/generate" | "/v1/chat/completions");
-    let mut running = (generates || matches!(fault, Some(Fault::Hang(_)))).then(|| shared.activity.begin());
-    let mut stream_fault = StreamFault::default();
+    let running = (generates || matches!(fault, Some(Fault::Hang(_)))).then(|| shared.activity.begin());
+    let mut call = Call {
+        engine: Arc::clone(&shared.engine),
+        faults: Arc::clone(&shared.faults),
+        stream_fault: StreamFault::default(),
+        token_hold: None,
+        running,
+    };
     match fault {
         None => {}
         Some(Fault::Disconnect) => {
-            running.into_iter().for_each(Running::finish);
+            call.running.into_iter().for_each(Running::finish);
             return Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the fake hangs up"));
         }
         Some(Fault::Status(status, retry_after)) => {
-            running.into_iter().for_each(Running::finish);
+            call.running.into_iter().for_each(Running::finish);
             let kind = status.canonical_reason().unwrap_or_default();
             let mut response = reply::error(&ApiError::new(status, kind, "a fault of the fake"), &shared.engine.config);
             if let Some(seconds) = retry_after {
@@ -108,27 +115,28 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
             }
             return Ok(response);
         }
-        Some(Fault::CutStream(after)) => stream_fault.cut_after = Some(after),
-        Some(Fault::HangStream(after, hang)) => stream_fault.hang_after = Some((after, hang)),
+        Some(Fault::CutStream(after)) => call.stream_fault.cut_after = Some(after),
+        Some(Fault::HangStream(after, hang)) => call.stream_fault.hang_after = Some((after, hang)),
+        Some(Fault::HoldAtToken(tokens, hang)) => call.token_hold = Some((tokens, hang)),
         Some(Fault::Hang(hang)) => hang.hold().await,
     }
     shared.faults.before_request().await;
 
-    let routed = route(&shared, &received, stream_fault, &mut running).await;
-    running.into_iter().for_each(Running::finish);
+    let routed = route(&shared, &received, &mut call).await;
+    call.running.into_iter().for_each(Running::finish);
     Ok(routed.unwrap_or_else(|error| reply::error(&error, &shared.engine.config)))
 }
 
-async fn route(
-    shared: &Shared,
-    request: &Received,
-    stream_fault: StreamFault,
-    running: &mut Option<Running>,
-) -> Result<Response<Body>, ApiError> {
-    let Shared { engine, activity, faults, .. } = shared;
+async fn route(shared: &Shared, request: &Received, call: &mut Call) -> Result<Response<Body>, ApiError> {
+    let Shared { engine, activity, .. } = shared;
     let path = request.path.as_str();
     if !authorised(engine, request) {
         return Ok(reply::json(StatusCode::UNAUTHORIZED, &json!({"error": "Unauthorized"})));
+    }
+    if engine.config.dev_mode
+        && let Some(reply) = control::answer(engine, request).await
+    {
+        return reply;
     }
     if request.method == Method::GET {
         return match path {
@@ -136,48 +144,42 @@ async fn route(
             "/metrics" => Ok(info::metrics(engine, activity)),
             "/version" => Ok(reply::json(StatusCode::OK, &info::version(engine))),
             "/v1/models" => Ok(reply::json(StatusCode::OK, &info::models(engine))),
-            _ => control(engine, path, &Value::Null),
+            _ => Err(ApiError::not_found()),
         };
     }
     scale_out(engine, path)?;
-    let body: Result<Value, _> = serde_json::from_slice(&request.body);
-    if engine.config.dev_mode
-        && let Some(reply) = info::control(engine, path, body.as_ref().unwrap_or(&Value::Null))
-    {
-        return Ok(reply::json(StatusCode::OK, &reply));
-    }
-    // The header's id wins over the body's.
-    let id = request.headers.get("x-request-id").and_then(|id| id.to_str().ok());
-    let body = body.map(|mut body| {
-        if let (Some(id), Some(fields)) = (id, body.as_object_mut()) {
-            fields.insert("request_id".to_owned(), id.into());
-        }
-        body
-    });
-    let body = body.map_err(|error| ApiError {
-        kind: "Bad Request".to_owned(),
-        ..ApiError::bad_request(format!("1 validation error:\n  {{'type': 'json_invalid', 'msg': '{error}'}}"))
-    });
+    let body = body(request);
     match path {
-        "/v1/completions" => completions::complete(engine, faults, &body?, stream_fault, running).await,
-        "/v1/chat/completions" => chat::complete(engine, faults, &body?, stream_fault, running).await,
-        "/inference/v1/generate" => Ok(reply::json(StatusCode::OK, &generate::generate(engine, faults, &body?).await?)),
-        "/v1/completions/render" => Ok(reply::json(StatusCode::OK, &render::render(engine, &body?)?)),
+        "/v1/completions" => completions::complete(call, &body?).await,
+        "/v1/chat/completions" => chat::complete(call, &body?).await,
+        "/inference/v1/generate" => generate::generate(call, &body?).await,
+        "/v1/completions/render" => Ok(reply::json(StatusCode::OK, &render::completions(engine, &body?)?)),
+        "/v1/chat/completions/render" => Ok(reply::json(StatusCode::OK, &render::chat(engine, &body?)?)),
+        "/v1/load_lora_adapter" if engine.config.runtime_lora => lora::load(engine, &body?),
+        "/v1/unload_lora_adapter" if engine.config.runtime_lora => lora::unload(engine, &body?),
         "/tokenize" => Ok(reply::json(StatusCode::OK, &info::tokenize(engine, &body?)?)),
         "/detokenize" => Ok(reply::json(StatusCode::OK, &info::detokenize(engine, &body?)?)),
         _ => Err(ApiError::not_found()),
     }
 }
 
-fn control(engine: &Engine, path: &str, body: &Value) -> Result<Response<Body>, ApiError> {
-    let reply = info::control(engine, path, body).filter(|_| engine.config.dev_mode);
-    reply.map(|reply| reply::json(StatusCode::OK, &reply)).ok_or_else(ApiError::not_found)
+/// The request's JSON. The id in its header wins over the body's.
+fn body(request: &Received) -> Result<Value, ApiError> {
+    let mut body: Value = serde_json::from_slice(&request.body).map_err(|error| ApiError {
+        kind: "Bad Request".to_owned(),
+        ..ApiError::bad_request(format!("1 validation error:\n  {{'type': 'json_invalid', 'msg': '{error}'}}"))
+    })?;
+    let id = request.headers.get("x-request-id").and_then(|id| id.to_str().ok());
+    if let (Some(id), Some(fields)) = (id, body.as_object_mut()) {
+        fields.insert("request_id".to_owned(), id.into());
+    }
+    Ok(body)
 }
 
 /// The routes that `--enable-scale-out` guards, or that a release did not have.
 fn scale_out(engine: &Engine, path: &str) -> Result<(), ApiError> {
     let config = &engine.config;
-    if !matches!(path, "/inference/v1/generate" | "/v1/completions/render") {
+    if !matches!(path, "/inference/v1/generate" | "/v1/completions/render" | "/v1/chat/completions/render") {
         return Ok(());
     }
     if config.version < Version::GENERATE || (config.is_rust_frontend() && path.ends_with("/render")) {

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
 use tokenizers::tokenizer::step_decode_stream;
 
+use super::config::FakeConfig;
+
 /// Text of the token that ends a sequence.
 pub const EOS_TEXT: &str = "<|eos|>";
 
@@ -37,8 +39,25 @@ impl TextCodec {
     /// If `vocab` is below 2.
     #[must_use]
     pub fn with_ends(vocab: usize, ends: &[u32]) -> Self {
+        let ends = ends.iter().map(|&id| Added { id, name: format!("<|end{id}|>"), special: true });
+        Self::with_added(vocab, &ends.collect::<Vec<_>>())
+    }
+
+    /// The codec of a server's tokenizer: its ends, and the marks of reasoning where it has a parser for them.
+    #[must_use]
+    pub fn of(config: &FakeConfig) -> Self {
+        let end = |special| move |&id: &u32| Added { id, name: format!("<|end{id}|>"), special };
+        let special = config.defaults.extra_eos.iter().map(end(true));
+        let plain = config.defaults.plain_eos.iter().map(end(false));
+        let think = config.think_ids().into_iter().flat_map(|(start, end)| {
+            [(start, "<think>"), (end, "</think>")].map(|(id, name)| Added { id, name: name.into(), special: false })
+        });
+        Self::with_added(config.language.vocab, &special.chain(plain).chain(think).collect::<Vec<_>>())
+    }
+
+    fn with_added(vocab: usize, added: &[Added]) -> Self {
         assert!(vocab >= 2, "a text token and the end of sequence");
-        let json = tokenizer_json(vocab, ends);
+        let json = tokenizer_json(vocab, added);
         let tokenizer = Tokenizer::from_bytes(json.to_string()).unwrap();
         Self { json, tokenizer }
     }
@@ -123,22 +142,29 @@ impl TextStream {
     }
 }
 
-fn tokenizer_json(vocab: usize, ends: &[u32]) -> Value {
+/// A token that stands in the place of the vocabulary's own.
+struct Added {
+    id: u32,
+    name: String,
+    special: bool,
+}
+
+fn tokenizer_json(vocab: usize, added: &[Added]) -> Value {
     let last = vocab - 1;
-    let special = |id: usize, content: &str| {
-        json!({"id": id, "content": content, "special": true, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false})
+    let token = |id: usize, content: &str, special: bool| {
+        json!({"id": id, "content": content, "special": special, "single_word": false, "lstrip": false,
+            "rstrip": false, "normalized": false})
     };
-    let end = |id: &u32| (*id as usize, format!("<|end{id}|>"));
-    let ends: Vec<(usize, String)> = ends.iter().filter(|id| (**id as usize) < last).map(end).collect();
+    let added: Vec<&Added> = added.iter().filter(|added| (added.id as usize) < last).collect();
     let mut ids: Map<String, Value> = pieces().take(last).enumerate().map(|(id, piece)| (piece, json!(id))).collect();
     for id in ids.len()..last {
         ids.insert(format!("piece{id}"), json!(id));
     }
-    ids.retain(|_, id| ends.iter().all(|(end, _)| json!(end) != *id));
-    ids.extend(ends.iter().map(|(id, name)| (name.clone(), json!(id))));
+    ids.retain(|_, id| added.iter().all(|added| json!(added.id) != *id));
+    ids.extend(added.iter().map(|added| (added.name.clone(), json!(added.id))));
     ids.insert(EOS_TEXT.to_owned(), json!(last));
-    let added: Vec<Value> = ends.iter().map(|(id, name)| special(*id, name)).chain([special(last, EOS_TEXT)]).collect();
+    let tokens = added.iter().map(|added| token(added.id as usize, &added.name, added.special));
+    let added: Vec<Value> = tokens.chain([token(last, EOS_TEXT, true)]).collect();
     let byte_level = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": false});
     json!({
         "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "post_processor": null,

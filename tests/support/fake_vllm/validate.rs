@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::completions::CompletionFields;
 use super::config::FakeConfig;
+use super::engine::{Adapter, Engine};
 use super::error::ApiError;
 use super::params::ParamFields;
 
@@ -31,10 +32,6 @@ pub fn wrong_type(field: &str) -> ApiError {
 /// # Errors
 /// A 400 that names the parameter.
 pub fn completion(config: &FakeConfig, fields: &CompletionFields, params: &ParamFields) -> Result<(), ApiError> {
-    let blame = |param: &str, message: &str| {
-        let message = format!("{message} (parameter={param})");
-        Err(ApiError { param: Some(param.to_owned()), ..ApiError::bad_request(message) })
-    };
     let empty = fields.prompt.is_null() || fields.prompt.as_str().is_some_and(str::is_empty);
     if empty {
         return blame("prompt", "Either prompt or prompt_embeds must be provided and non-empty.");
@@ -49,29 +46,63 @@ pub fn completion(config: &FakeConfig, fields: &CompletionFields, params: &Param
     if fields.cache_salt.as_ref().is_some_and(String::is_empty) {
         return blame("cache_salt", "Parameter 'cache_salt' must be a non-empty string if provided.");
     }
-    let limit = config.max_model_len as i64;
-    match params.max_tokens {
-        Some(asked) if asked > limit => {
-            let message = format!(
-                "max_tokens={asked} cannot be greater than max_model_len={limit}. \
-                Please request fewer output tokens."
-            );
-            Err(ApiError::invalid(&message, "max_tokens", asked))
+    priority(config, fields.priority)?;
+    check_asked(config, "max_tokens", params.max_tokens)
+}
+
+/// The name and the adapter of the model that a request means.
+///
+/// # Errors
+/// A 404 for one that is not served.
+pub fn model(engine: &Engine, model: Option<&str>) -> Result<(String, Option<Adapter>), ApiError> {
+    let base = &engine.config.model_name;
+    match model {
+        Some(name) if !name.is_empty() && name != base => {
+            let adapter = engine.adapter(name).ok_or_else(|| {
+                let message = format!("The model `{name}` does not exist. Valid aliases: {base}.");
+                let error = ApiError::new(http::StatusCode::NOT_FOUND, "NotFoundError", message);
+                ApiError { param: Some("model".to_owned()), ..error }
+            })?;
+            Ok((adapter.name.clone(), Some(adapter)))
+        }
+        _ => Ok((base.clone(), None)),
+    }
+}
+
+/// Refuses a priority where the server has no use for one.
+///
+/// # Errors
+/// A 400.
+pub fn priority(config: &FakeConfig, priority: Option<i64>) -> Result<(), ApiError> {
+    match priority {
+        Some(priority) if priority != 0 && config.refuse_priority => {
+            Err(ApiError::bad_request(format!("Got priority {priority} but Priority scheduling is not enabled.")))
         }
         _ => Ok(()),
     }
 }
 
-/// Refuses a model that is not served.
+/// The 400 that blames a parameter, as `VLLMValidationError` prints it without a value.
 ///
 /// # Errors
-/// A 404.
-pub fn check_model(config: &FakeConfig, model: Option<&str>) -> Result<(), ApiError> {
-    match model {
-        Some(name) if !name.is_empty() && name != config.model_name => {
-            let message = format!("The model `{name}` does not exist. Valid aliases: {}.", config.model_name);
-            let error = ApiError::new(http::StatusCode::NOT_FOUND, "NotFoundError", message);
-            Err(ApiError { param: Some("model".to_owned()), ..error })
+/// Always.
+pub fn blame<T>(param: &str, message: &str) -> Result<T, ApiError> {
+    let message = format!("{message} (parameter={param})");
+    Err(ApiError { param: Some(param.to_owned()), ..ApiError::bad_request(message) })
+}
+
+/// Refuses more tokens than the context could ever hold.
+///
+/// # Errors
+/// A 400 that names the field as the request did.
+pub fn check_asked(config: &FakeConfig, param: &str, asked: Option<i64>) -> Result<(), ApiError> {
+    let limit = config.max_model_len as i64;
+    match asked {
+        Some(asked) if asked > limit => {
+            let message = format!(
+                "{param}={asked} cannot be greater than max_model_len={limit}. Please request fewer output tokens."
+            );
+            Err(ApiError::invalid(&message, param, asked))
         }
         _ => Ok(()),
     }
