@@ -71,7 +71,7 @@ impl Sequence {
     /// A rollout that starts after `prompt`.
     #[must_use]
     pub fn new(prompt: Vec<TokenId>, rules: FinishRules, tokenizer: Tokenizer, skip_special_tokens: bool) -> Self {
-        let detokenizer = Detokenizer::new(tokenizer, &prompt, skip_special_tokens);
+        let detokenizer = Detokenizer::new(tokenizer, &prompt, skip_special_tokens, true);
         Self {
             prompt_length: prompt.len(),
             tokens: prompt,

@@ -62,6 +62,21 @@ impl Tokenizer {
         ids
     }
 
+    /// The ids of all added tokens in order, special or not: matched whole, they never come from merging text.
+    #[must_use]
+    pub fn added_tokens(&self) -> Vec<u32> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        let mut ids: Vec<u32> = added.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// The content of the added token `id`, as it was added; nothing where `id` is a token of the model's own.
+    pub(super) fn added_token(&self, id: u32) -> Option<&str> {
+        let added = self.inner.get_added_vocabulary().get_added_tokens_decoder();
+        added.get(&id).map(|token| token.content.as_str())
+    }
+
     /// The text of `ids`.
     ///
     /// # Errors
@@ -91,5 +106,34 @@ fn leading_space(pre_tokenizer: &serde_json::Value) -> Option<char> {
         "Metaspace" => pre_tokenizer["replacement"].as_str().unwrap_or("▁").chars().next(),
         "Sequence" => pre_tokenizer["pretokenizers"].as_array()?.iter().find_map(leading_space),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn added_tokens_are_those_that_are_special_and_those_that_are_not() {
+        let added = |id: u32, content: &str, special: bool| {
+            serde_json::json!({
+                "id": id, "content": content, "special": special,
+                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
+            })
+        };
+        let json = serde_json::json!({
+            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
+            "post_processor": null, "decoder": null,
+            "added_tokens": [added(1, "<s>", true), added(3, "<tool>", false), added(4, "</s>", true)],
+            "model": { "type": "WordLevel", "vocab": { "a": 0, "<s>": 1, "b": 2 }, "unk_token": "a" }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
+        let tokenizer = Tokenizer::load(folder.path()).unwrap();
+        assert_eq!(tokenizer.added_tokens(), [1, 3, 4]);
+        assert_eq!(tokenizer.special_tokens(), [1, 4]);
+        assert_eq!(tokenizer.added_token(3), Some("<tool>"));
+        assert_eq!(tokenizer.added_token(2), None);
+        assert_eq!(tokenizer.vocabulary_size(), 5);
     }
 }
