@@ -14,3 +14,4 @@ mod logits;
 mod outage;
 mod prompts;
 mod server;
+mod text;
