@@ -85,32 +85,14 @@ mod tests {
     use proptest::collection::vec;
     use proptest::prelude::*;
 
+    use super::super::fixture::words;
     use super::*;
 
-    /// Words `a` to `d`, the added tokens `<s>` (special) and `<tool>`. Without a decoder: a space goes between any two.
-    const PIECES: [&str; 6] = ["a", "b", "c", "d", "<s>", "<tool>"];
-    const SPECIAL: u32 = 4;
-
-    fn tokenizer() -> Tokenizer {
-        let vocabulary: serde_json::Value = PIECES.iter().zip(0..).map(|(piece, id)| (piece.to_string(), id)).collect();
-        let added = |id: u32| {
-            serde_json::json!({
-                "id": id, "content": PIECES[id as usize], "special": id == SPECIAL,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
-            })
-        };
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
-            "post_processor": null, "decoder": null, "added_tokens": [added(4), added(5)],
-            "model": { "type": "WordLevel", "vocab": vocabulary, "unk_token": "a" }
-        });
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-        Tokenizer::load(folder.path()).unwrap()
-    }
+    const WORDS: [&str; 4] = ["a", "b", "c", "d"];
+    const ADDED: [(&str, bool); 2] = [("<s>", true), ("<tool>", false)];
 
     fn deltas(prompt: &[u32], tokens: &[u32], skip: bool, spaces: bool) -> Vec<String> {
-        let mut detokenizer = Detokenizer::new(tokenizer(), prompt, skip, spaces);
+        let mut detokenizer = Detokenizer::new(words(&WORDS, &ADDED), prompt, skip, spaces);
         tokens.iter().map(|token| detokenizer.push(*token).unwrap()).collect()
     }
 
@@ -135,11 +117,11 @@ mod tests {
         fn spaces_stand_between_any_two_tokens_but_bare_ones(
             prompt in vec(0..4_u32, 1..4), tokens in vec(0..6_u32, 0..30), spaces in any::<bool>(),
         ) {
-            let mut before = None;
+            let piece = |token: u32| WORDS.get(token as usize).copied().unwrap_or_else(|| ADDED[token as usize - 4].0);
+            let mut after_added = false;
             let expected: Vec<String> = tokens.iter().map(|token| {
-                let bare = !spaces && *token >= SPECIAL && before.is_some_and(|before| before >= SPECIAL);
-                before = Some(*token);
-                format!("{}{}", if bare { "" } else { " " }, PIECES[*token as usize])
+                let bare = std::mem::replace(&mut after_added, *token >= 4) && *token >= 4 && !spaces;
+                format!("{}{}", if bare { "" } else { " " }, piece(*token))
             }).collect();
             prop_assert_eq!(deltas(&prompt, &tokens, false, spaces), expected);
         }

@@ -1,6 +1,9 @@
 //! Text: the target's tokenizer, incremental detokenisation, stop strings; each as vLLM does it.
 
+mod configured;
 mod detokenizer;
+#[cfg(test)]
+mod fixture;
 mod stop;
 mod token_text;
 mod tokenizer;

@@ -38,11 +38,9 @@ impl StopStrings {
         }
         let mut earliest: Option<(usize, &String)> = None;
         for string in &self.strings {
-            // A match must end in the new part.
-            let mut from = (seen + 1).saturating_sub(string.len());
-            while !text.is_char_boundary(from) {
-                from -= 1;
-            }
+            // A match must end in the new part. The old part may hold one that was let pass, before `min_tokens`.
+            let from = (seen + 1).saturating_sub(string.len());
+            let from = (from..=seen).find(|at| text.is_char_boundary(*at)).unwrap_or(seen);
             let Some(start) = text[from..].find(string.as_str()).map(|at| at + from) else { continue };
             let end = start + string.len();
             if earliest.is_none_or(|(other, _)| end < other) {
@@ -89,6 +87,12 @@ mod tests {
     #[test]
     fn what_was_searched_before_is_not_searched_again() {
         assert_eq!(stop(&["END"], false).find("END x", 3), None);
+    }
+
+    #[test]
+    fn a_match_that_was_let_pass_is_not_found_again_inside_its_first_character() {
+        assert_eq!(stop(&["é"], false).find("éa", 2), None);
+        assert_eq!(stop(&["é"], false).find("éaé", 3), found("é", 3));
     }
 
     #[test]

@@ -1,7 +1,11 @@
-//! The target's tokenizer, from a local `tokenizer.json`.
+//! The target's tokenizer, from a local `tokenizer.json` and the files beside it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use tokenizers::PreTokenizerWrapper;
+
+use super::configured::configure;
 
 /// Why a tokenizer cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -27,7 +31,7 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `path`, a `tokenizer.json` or a folder that holds one.
+    /// Reads `path`, a `tokenizer.json` or a folder that holds one, and the configuration beside it if there is one.
     ///
     /// # Errors
     /// When there is none or it cannot be read.
@@ -35,10 +39,11 @@ impl Tokenizer {
         let file = if path.is_dir() { path.join("tokenizer.json") } else { path.to_owned() };
         let failed = |reason: String| TextError::Load { path: file.clone(), reason };
         let text = std::fs::read_to_string(&file).map_err(|error| failed(error.to_string()))?;
-        let inner: tokenizers::Tokenizer =
+        let mut inner: tokenizers::Tokenizer =
             text.parse().map_err(|error: tokenizers::Error| failed(error.to_string()))?;
-        let json: serde_json::Value = serde_json::from_str(&text).map_err(|error| failed(error.to_string()))?;
-        Ok(Self { inner: Arc::new(inner), leading_space: leading_space(&json["pre_tokenizer"]) })
+        let folder = file.parent().unwrap_or(Path::new(""));
+        configure(&mut inner, folder).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { leading_space: inner.get_pre_tokenizer().and_then(leading_space), inner: Arc::new(inner) })
     }
 
     /// How many ids it has, added tokens included. The model's own vocabulary may be padded beyond.
@@ -101,11 +106,30 @@ impl Tokenizer {
     }
 }
 
-fn leading_space(pre_tokenizer: &serde_json::Value) -> Option<char> {
-    match pre_tokenizer["type"].as_str()? {
-        "Metaspace" => pre_tokenizer["replacement"].as_str().unwrap_or("▁").chars().next(),
-        "Sequence" => pre_tokenizer["pretokenizers"].as_array()?.iter().find_map(leading_space),
+/// As `get_leading_space_marker` in `vllm/tokenizers/detokenizer_utils.py` finds it: no deeper than in one sequence.
+fn leading_space(pre_tokenizer: &PreTokenizerWrapper) -> Option<char> {
+    let marker = |part: &PreTokenizerWrapper| match part {
+        PreTokenizerWrapper::Metaspace(metaspace) => Some(metaspace.get_replacement()),
         _ => None,
+    };
+    match pre_tokenizer {
+        PreTokenizerWrapper::Sequence(parts) => parts.as_ref().iter().find_map(marker),
+        other => marker(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::words;
+
+    #[test]
+    fn added_tokens_are_those_that_are_special_and_those_that_are_not() {
+        let tokenizer = words(&["a", "b"], &[("<s>", true), ("<tool>", false), ("</s>", true)]);
+        assert_eq!(tokenizer.added_tokens(), [2, 3, 4]);
+        assert_eq!(tokenizer.special_tokens(), [2, 4]);
+        assert_eq!(tokenizer.added_token(3), Some("<tool>"));
+        assert_eq!(tokenizer.added_token(1), None);
+        assert_eq!(tokenizer.vocabulary_size(), 5);
     }
 }
 

@@ -31,8 +31,13 @@ struct Rendered {
 
 #[derive(Deserialize)]
 struct RenderedSampling {
-    #[serde(default)]
+    #[serde(default = "unsaid_max_tokens")]
     max_tokens: Option<usize>,
+}
+
+/// What vLLM's sampling parameters hold where nothing is said; rendering leaves out what has that value.
+fn unsaid_max_tokens() -> Option<usize> {
+    Some(16)
 }
 
 #[derive(Deserialize)]

@@ -14,4 +14,5 @@ mod logits;
 mod outage;
 mod prompts;
 mod server;
+mod text;
 mod weights;
