@@ -132,32 +132,3 @@ mod tests {
         assert_eq!(tokenizer.vocabulary_size(), 5);
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn added_tokens_are_those_that_are_special_and_those_that_are_not() {
-        let added = |id: u32, content: &str, special: bool| {
-            serde_json::json!({
-                "id": id, "content": content, "special": special,
-                "single_word": false, "lstrip": false, "rstrip": false, "normalized": false
-            })
-        };
-        let json = serde_json::json!({
-            "version": "1.0", "truncation": null, "padding": null, "normalizer": null, "pre_tokenizer": null,
-            "post_processor": null, "decoder": null,
-            "added_tokens": [added(1, "<s>", true), added(3, "<tool>", false), added(4, "</s>", true)],
-            "model": { "type": "WordLevel", "vocab": { "a": 0, "<s>": 1, "b": 2 }, "unk_token": "a" }
-        });
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("tokenizer.json"), json.to_string()).unwrap();
-        let tokenizer = Tokenizer::load(folder.path()).unwrap();
-        assert_eq!(tokenizer.added_tokens(), [1, 3, 4]);
-        assert_eq!(tokenizer.special_tokens(), [1, 4]);
-        assert_eq!(tokenizer.added_token(3), Some("<tool>"));
-        assert_eq!(tokenizer.added_token(2), None);
-        assert_eq!(tokenizer.vocabulary_size(), 5);
-    }
-}
