@@ -59,8 +59,20 @@ pub(super) struct Common {
     session_id: Option<String>,
     pub(super) return_tokens_as_token_ids: Option<bool>,
     pub(super) return_token_ids: Option<bool>,
-    #[serde(default)]
-    routed_experts_prompt_start: u64,
+    /// Nothing where replies tell no routed experts, and where they do, everything is forwarded.
+    #[serde(default, rename = "routed_experts_prompt_start")]
+    _routed_experts_prompt_start: u64,
+    /// OpenAI's own fields that vLLM takes no notice of.
+    #[serde(rename = "metadata")]
+    _metadata: Option<Value>,
+    #[serde(rename = "store")]
+    _store: Option<Value>,
+    #[serde(rename = "service_tier")]
+    _service_tier: Option<Value>,
+    #[serde(rename = "prompt_cache_key")]
+    _prompt_cache_key: Option<Value>,
+    #[serde(rename = "safety_identifier")]
+    _safety_identifier: Option<Value>,
     /// Of meaning to the render routes alone.
     #[serde(rename = "return_token_offsets")]
     _return_token_offsets: Option<bool>,
@@ -174,7 +186,6 @@ impl Common {
             (self.logprob_token_ids.is_some(), "logprob_token_ids"),
             (self.response_format.as_ref().is_some_and(|format| !plain_text(format)), "response_format"),
             (self.structured_outputs.is_some(), "structured_outputs"),
-            (self.routed_experts_prompt_start != 0, "routed_experts"),
             (self.kv_transfer_params.is_some(), "kv_transfer_params"),
             (self.ec_transfer_params.is_some(), "ec_transfer_params"),
             (self.vllm_xargs.is_some(), "vllm_xargs"),

@@ -35,9 +35,13 @@ pub(super) struct Params {
 }
 
 impl Params {
-    /// Whether the server would accept them, as far as that can be told here.
+    /// Whether the server would accept them, as far as that can be told here, and say nothing of them that nobody
+    /// else can.
     pub(super) fn check(&self, engine: &Engine) -> Result<(), Reason> {
         let capabilities = engine.capabilities();
+        if capabilities.tells_more_than_tokens {
+            return Err(Reason::Feature("routed_experts"));
+        }
         let in_force = self.resolved(capabilities);
         // Every absent parameter at its neutral value shows whether those given are valid.
         let given = sampling(&self.fields)?;
@@ -79,15 +83,13 @@ impl Params {
     }
 
     /// One rollout after `prompt`, which control requests know by `id`.
-    pub(super) fn rollout(
-        &self,
-        id: Arc<str>,
-        prompt: Vec<u32>,
-        origin: Origin,
-        capabilities: &Capabilities,
-    ) -> Rollout {
+    pub(super) fn rollout(&self, id: Arc<str>, prompt: Vec<u32>, origin: Origin, engine: &Engine) -> Rollout {
+        let capabilities = engine.capabilities();
+        // A model's vocabulary may be padded beyond the tokenizer's, but not to twice its size.
+        let vocabulary = 2 * engine.tokenizer().vocabulary_size();
         let resolved = self.resolved(capabilities);
         let sampling = resolved.as_ref().and_then(|fields| sampling(fields).ok());
+        let sampling = sampling.map(|sampling| sampling.with_vocabulary(vocabulary));
         let fields = match &resolved {
             Some(resolved) if !self.takes_defaults => resolved.clone(),
             _ => self.fields.clone(),

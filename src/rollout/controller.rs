@@ -91,6 +91,7 @@ mod tests {
             chat: ChatSupport::default(),
             limits: TokenLimits::default(),
             usage_unasked: false,
+            tells_more_than_tokens: false,
             weight_version: "default".to_owned(),
             defaults: None,
             tokens_as_ids: false,

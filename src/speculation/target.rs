@@ -42,6 +42,12 @@ impl Sampling {
         Some(Self { temperature, top_k: top_k.filter(|k| *k > 0), top_p, min_p })
     }
 
+    /// The same, where no vocabulary has more than `most` tokens: a top-k as large keeps every token.
+    #[must_use]
+    pub fn with_vocabulary(self, most: usize) -> Self {
+        Self { top_k: self.top_k.filter(|k| *k < most), ..self }
+    }
+
     /// Greedy decoding.
     #[must_use]
     pub fn greedy() -> Self {

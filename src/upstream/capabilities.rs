@@ -116,6 +116,8 @@ pub struct Capabilities {
     pub limits: TokenLimits,
     /// Whether streams end with the usage although nobody asked (`--enable-force-include-usage`).
     pub usage_unasked: bool,
+    /// Whether replies tell of each token what no other call can, such as the experts that it was routed to.
+    pub tells_more_than_tokens: bool,
     /// The policy version of its weights when it was probed.
     pub weight_version: String,
     /// What the server fills in for sampling parameters that a request leaves out; unknown without a render route.

@@ -50,7 +50,6 @@ async fn every_feature_that_is_not_speculated() {
         (json!({"prompt_embeds": "x"}), "prompt_embeds"),
         (json!({"response_format": {"type": "json_object"}}), "response_format"),
         (json!({"structured_outputs": {"regex": "a"}}), "structured_outputs"),
-        (json!({"routed_experts_prompt_start": 1}), "routed_experts"),
         (json!({"kv_transfer_params": {}}), "kv_transfer_params"),
         (json!({"ec_transfer_params": {}}), "ec_transfer_params"),
         (json!({"vllm_xargs": {}}), "vllm_xargs"),

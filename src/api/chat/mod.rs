@@ -26,7 +26,7 @@ pub(super) async fn prepare(engine: &Engine, head: &http::request::Parts, body: 
     params.check(engine)?;
     params.check_bad_words(engine, &origin).await?;
     let id = format!("chatcmpl-{name}");
-    let rollout = params.rollout(Arc::from(id.as_str()), rendered.prompt.clone(), origin, capabilities);
+    let rollout = params.rollout(Arc::from(id.as_str()), rendered.prompt.clone(), origin, engine);
     let envelope =
         Envelope::new(engine, id, vec![rendered.prompt], wishes).with_created_cache_tokens(&capabilities.chat);
     let dialect = respond::Chat { envelope, role: request.role, echo: request.echo };

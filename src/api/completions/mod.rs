@@ -27,7 +27,7 @@ pub(super) async fn prepare(engine: &Engine, head: &http::request::Parts, body: 
     let id = format!("cmpl-{name}");
     let rollouts = prompts.iter().enumerate().map(|(index, prompt)| {
         let id = Arc::from(format!("{id}-{index}"));
-        params.rollout(id, prompt.clone(), origin.clone(), capabilities)
+        params.rollout(id, prompt.clone(), origin.clone(), engine)
     });
     let rollouts = rollouts.collect();
     let dialect = respond::Completions(Envelope::new(engine, id, prompts, wishes));

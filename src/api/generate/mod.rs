@@ -19,7 +19,7 @@ pub(super) async fn prepare(engine: &Engine, head: &http::request::Parts, body: 
     request.params.check_bad_words(engine, &request.origin).await?;
     let name = request_name(&head.headers, request.request_id.as_deref());
     let id = format!("generate-tokens-{name}");
-    let rollout = request.params.rollout(Arc::from(id.as_str()), request.prompt.clone(), request.origin, capabilities);
+    let rollout = request.params.rollout(Arc::from(id.as_str()), request.prompt.clone(), request.origin, engine);
     let dialect = respond::Generate(Envelope::new(engine, id, vec![request.prompt], request.wishes));
     Ok(Job { rollouts: vec![rollout], n: request.wishes.n, stream: request.stream, dialect: Box::new(dialect) })
 }

@@ -92,8 +92,16 @@ pub(super) struct SamplingParams {
     pub(super) skip_reading_prefix_cache: Option<bool>,
     pub(super) thinking_token_budget: Option<Value>,
     pub(super) repetition_detection: Option<Value>,
-    #[serde(default)]
-    pub(super) routed_experts_prompt_start: u64,
+    /// Nothing where replies tell no routed experts, and where they do, everything is forwarded.
+    #[serde(default, rename = "routed_experts_prompt_start")]
+    pub(super) _routed_experts_prompt_start: u64,
+    /// What trainers put here although it is no sampling parameter; vLLM takes no notice of it.
+    #[serde(rename = "return_token_ids")]
+    pub(super) _return_token_ids: Option<Value>,
+    #[serde(rename = "cache_salt")]
+    pub(super) _cache_salt: Option<Value>,
+    #[serde(rename = "reasoning_effort")]
+    pub(super) _reasoning_effort: Option<Value>,
     pub(super) trace_decode_token_ids: Option<Value>,
     /// Fields that this sidecar has never heard of.
     #[serde(flatten)]

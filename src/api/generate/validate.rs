@@ -71,7 +71,6 @@ fn check_features(sampling: &SamplingParams) -> Result<(), Reason> {
         (sampling.skip_reading_prefix_cache.is_some(), "skip_reading_prefix_cache"),
         (sampling.thinking_token_budget.is_some(), "thinking_token_budget"),
         (sampling.repetition_detection.is_some(), "repetition_detection"),
-        (sampling.routed_experts_prompt_start != 0, "routed_experts"),
         (sampling.trace_decode_token_ids.is_some(), "trace_decode_token_ids"),
         (sampling.logprobs == Some(-1) || sampling.prompt_logprobs == Some(-1), "all_logprobs"),
     ])

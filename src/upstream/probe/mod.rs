@@ -66,6 +66,7 @@ impl Upstream {
         let prompt = self.probe_prompt(&origin, max_model_len).await?;
         let max_logprobs = self.max_logprobs(&origin, &prompt).await?;
         let (generate, scored_by) = self.generate_support(&origin, &prompt).await?;
+        let (tokens_as_ids, tells_more_than_tokens) = self.ways_of_telling(&origin, &prompt[..1]).await?;
         let (chat, limits) = self.chat_support(&origin, max_model_len).await?;
         Ok(Capabilities {
             version: version.get("version").and_then(|value| value.as_str()).map(str::to_owned),
@@ -86,7 +87,8 @@ impl Upstream {
                 None => "default".to_owned(),
             },
             defaults: self.sampling_defaults(&origin).await,
-            tokens_as_ids: self.tokens_as_ids(&origin, &prompt[..1]).await?,
+            tokens_as_ids,
+            tells_more_than_tokens,
             end_tokens: self.end_tokens(&origin, &prompt[..1], added_tokens).await?,
         })
     }
@@ -267,7 +269,8 @@ impl Upstream {
         })
     }
 
-    async fn tokens_as_ids(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
+    /// Whether a bare reply names tokens by their ids, and whether it tells of them what only the server knows.
+    async fn ways_of_telling(&self, origin: &Origin, prompt: &[u32]) -> Result<(bool, bool), UpstreamError> {
         #[derive(serde::Serialize)]
         struct Request<'a> {
             model: Option<&'a str>,
@@ -279,7 +282,8 @@ impl Upstream {
         let body = self.post(origin, "/v1/completions", &request).await?;
         let reply: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
         let token = reply.pointer("/choices/0/logprobs/tokens/0").and_then(|token| token.as_str());
-        Ok(token.is_some_and(|token| token.starts_with("token_id:")))
+        let routed_experts = reply.pointer("/choices/0/routed_experts").is_some_and(|experts| !experts.is_null());
+        Ok((token.is_some_and(|token| token.starts_with("token_id:")), routed_experts))
     }
 
     /// Whether streams end with the usage although nobody asked (`--enable-force-include-usage`).
