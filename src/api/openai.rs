@@ -8,6 +8,7 @@ use super::reason::Reason;
 use super::sampling::{Params, is_off};
 use crate::rollout::TextRules;
 use crate::upstream::{Capabilities, Constraints, Origin, Route, SamplingFields};
+use crate::verify::PrefillWishes;
 
 /// Typed as far as this sidecar understands them. What is only looked at to see that it is absent stays JSON.
 #[derive(Debug, Deserialize)]
@@ -243,8 +244,7 @@ impl Common {
             },
             seed: self.seed.filter(|seed| *seed != -1),
             logprobs,
-            prompt_logprobs,
-            names_prompt_tokens: true,
+            prefill: PrefillWishes { prompt_logprobs, detokenize: true, of_first: self.stream == Some(true) },
             route: Route::Completions,
         })
     }

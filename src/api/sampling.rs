@@ -9,7 +9,7 @@ use crate::rollout::{Engine, FinishRules, Rollout, TextRules};
 use crate::speculation::Sampling;
 use crate::text::StopStrings;
 use crate::upstream::{Capabilities, Constraints, Origin, Route, SamplingFields};
-use crate::verify::Terms;
+use crate::verify::{PrefillWishes, Terms};
 
 /// What the rollouts of one request have in common.
 #[derive(Debug, Clone)]
@@ -29,8 +29,7 @@ pub(super) struct Params {
     pub(super) seed: Option<i64>,
     /// How many log-probabilities the client wants with each token, if any.
     pub(super) logprobs: Option<usize>,
-    pub(super) prompt_logprobs: Option<usize>,
-    pub(super) names_prompt_tokens: bool,
+    pub(super) prefill: PrefillWishes,
     pub(super) route: Route,
 }
 
@@ -55,7 +54,7 @@ impl Params {
         if self.fields.repetition_penalty.is_some_and(|penalty| !(penalty > 0.0 && penalty.is_finite())) {
             return Err(Reason::Invalid);
         }
-        let counts = [self.logprobs, self.prompt_logprobs];
+        let counts = [self.logprobs, self.prefill.prompt_logprobs];
         let valid = self.n >= 1
             && (self.n == 1 || !greedy)
             && self.max_tokens.is_none_or(|most| most >= 1 && most <= capabilities.max_model_len)
@@ -121,8 +120,7 @@ impl Params {
                 include_stop_str_in_output: self.include_stop_str_in_output,
             },
             text: self.text,
-            prompt_logprobs: self.prompt_logprobs,
-            names_prompt_tokens: self.names_prompt_tokens,
+            prefill: self.prefill,
         }
     }
 

@@ -20,7 +20,7 @@ use crate::speculation::{
 use crate::telemetry::Timer;
 use crate::text::TextError;
 use crate::upstream::{UpstreamError, VersionSpan};
-use crate::verify::{Drawn, Evidence, Prefill, Round, Terms, sampled_as_scored};
+use crate::verify::{Drawn, Evidence, Prefill, PrefillWishes, Round, Terms, sampled_as_scored};
 
 /// Why a rollout could not be finished.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -63,10 +63,8 @@ pub struct Rollout {
     pub rules: FinishRules,
     /// How its tokens become text.
     pub text: TextRules,
-    /// Whether the prompt's own log-probabilities are wanted, and with how many of the likeliest tokens.
-    pub prompt_logprobs: Option<usize>,
-    /// Whether they name tokens by their text.
-    pub names_prompt_tokens: bool,
+    /// What is wanted of the prompt.
+    pub prefill: PrefillWishes,
 }
 
 /// How many times the server may answer the draws from a position's tail with a token it was told not to draw.

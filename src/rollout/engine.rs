@@ -172,8 +172,7 @@ impl Shared {
         terms.constraints.min_tokens = rollout.rules.min_tokens;
         loop {
             let turn = first.turn().await;
-            let call =
-                self.sampler.prefill(&terms, &rollout.prompt, n, rollout.prompt_logprobs, rollout.names_prompt_tokens);
+            let call = self.sampler.prefill(&terms, &rollout.prompt, n, rollout.prefill);
             tokio::select! {
                 biased;
                 prefill = call => {

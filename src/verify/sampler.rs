@@ -25,6 +25,18 @@ pub struct Prefill {
     pub prompt_logprobs: Option<Arc<str>>,
 }
 
+/// What is wanted of a prompt beside its first tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PrefillWishes {
+    /// Its own log-probabilities, with so many of the likeliest tokens.
+    pub prompt_logprobs: Option<usize>,
+    /// Whether they name tokens by their text.
+    pub detokenize: bool,
+    /// Whether to tell how many tokens were cached for the first output, as streams do, and not for the last one, to
+    /// which the others have left the whole prompt.
+    pub of_first: bool,
+}
+
 /// A token that the server sampled, and the policy version that it was sampled under, where the server tells.
 pub type Drawn = (Scored, Option<String>);
 
@@ -62,23 +74,30 @@ impl Sampler {
         terms: &Terms,
         prompt: &[TokenId],
         n: usize,
-        prompt_logprobs: Option<usize>,
-        detokenize: bool,
+        wishes: PrefillWishes,
     ) -> Result<(Vec<Drawn>, Prefill), UpstreamError> {
-        let at_once = if self.one_output_a_request { 1 } else { n };
-        let one = || Call { n: at_once, prompt_logprobs, detokenize, ..self.call(terms, prompt, 1) };
-        let replies = try_join_all((0..n / at_once).map(|_| self.ask(one(), terms.route))).await?;
+        let PrefillWishes { prompt_logprobs, detokenize, of_first } = wishes;
+        let ask = |n| {
+            let call = Call { n, prompt_logprobs, detokenize, ..self.call(terms, prompt, 1) };
+            self.ask(call, terms.route)
+        };
+        let replies = if self.one_output_a_request {
+            try_join_all((0..n).map(|_| ask(1))).await?
+        } else if of_first && n > 1 {
+            vec![ask(1).await?, ask(n - 1).await?]
+        } else {
+            vec![ask(n).await?]
+        };
         let mut prefill = Prefill::default();
         let mut drawn = Vec::with_capacity(n);
         for (index, reply) in replies.into_iter().enumerate() {
             if index == 0 {
-                let json = reply.choices.first().and_then(|choice| choice.prompt_rows_json.clone());
-                let Reply { cached_tokens, fingerprint, model, .. } = &reply;
+                let Reply { cached_tokens, fingerprint, model, choices } = &reply;
                 prefill = Prefill {
                     cached_tokens: *cached_tokens,
                     fingerprint: fingerprint.clone(),
                     model: model.clone(),
-                    prompt_logprobs: json,
+                    prompt_logprobs: choices.first().and_then(|choice| choice.prompt_rows_json.clone()),
                 };
             }
             for choice in reply.choices {

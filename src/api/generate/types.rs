@@ -78,9 +78,9 @@ pub(super) struct SamplingParams {
     pub(super) spaces_between_special_tokens: bool,
     #[serde(default)]
     pub(super) include_stop_str_in_output: bool,
-    /// The route sets it itself.
-    #[serde(default, rename = "output_kind")]
-    pub(super) _output_kind: u8,
+    /// 0, 1 or 2; the route sets it itself.
+    #[serde(default)]
+    pub(super) output_kind: u8,
     pub(super) stream_interval: Option<Value>,
     #[serde(default, rename = "skip_clone")]
     pub(super) _skip_clone: bool,

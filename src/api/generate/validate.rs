@@ -7,7 +7,7 @@ use crate::api::reply::Wishes;
 use crate::api::sampling::Params;
 use crate::rollout::TextRules;
 use crate::upstream::{Capabilities, Constraints, Origin, Route, SamplingFields};
-use crate::verify::Strategy;
+use crate::verify::{PrefillWishes, Strategy};
 
 /// A request with nothing in it that is not speculated.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ fn params(sampling: SamplingParams, stream: bool, capabilities: &Capabilities) -
     let long = |value: u64| usize::try_from(value).map_err(|_| Reason::Invalid);
     let logit_bias = logit_bias(sampling.logit_bias.unwrap_or_default())?;
     let stop = sampling.stop.map(OneOrMany::list).unwrap_or_default();
-    if !sampling.detokenize && !stop.is_empty() {
+    if sampling.output_kind > 2 || (!sampling.detokenize && !stop.is_empty()) {
         return Err(Reason::Invalid);
     }
     // Only this route tells ranks, and it does not clamp what it adds to logits; the completions route does for it in
@@ -119,8 +119,7 @@ fn params(sampling: SamplingParams, stream: bool, capabilities: &Capabilities) -
         },
         seed: sampling.seed.filter(|seed| *seed != -1),
         logprobs: sampling.logprobs.map(count).transpose()?,
-        prompt_logprobs,
-        names_prompt_tokens: sampling.detokenize,
+        prefill: PrefillWishes { prompt_logprobs, detokenize: sampling.detokenize, of_first: stream },
         route,
     })
 }
