@@ -220,17 +220,22 @@ impl Running {
         }
     }
 
-    /// Tells the listener what is new; `true` while the rollout goes on and somebody listens.
+    /// Tells the listener what is new; `true` while the rollout goes on and somebody listens. Nothing is lost where
+    /// this is left off while it waits for a slow listener.
     async fn flush(&mut self) -> bool {
-        let finish = self.sequence.finish().cloned();
-        let over = finish.is_some();
+        let over = self.sequence.finish().is_some();
         if self.fresh.is_empty() && !over {
             return true;
         }
-        let tokens = std::mem::take(&mut self.fresh);
-        let versions = over.then(|| self.versions.spans(self.sequence.committed()));
-        let delta = Delta { tokens, text: self.sequence.take_text(), finish, prefill: self.prefill.take(), versions };
-        self.events.send(Ok(delta)).await.is_ok() && !over
+        let Ok(listener) = self.events.reserve().await else { return false };
+        listener.send(Ok(Delta {
+            tokens: std::mem::take(&mut self.fresh),
+            text: self.sequence.take_text(),
+            finish: self.sequence.finish().cloned(),
+            prefill: self.prefill.take(),
+            versions: over.then(|| self.versions.spans(self.sequence.committed())),
+        }));
+        !over
     }
 
     async fn propose(&mut self) -> Proposal {
@@ -290,8 +295,14 @@ impl Running {
                 let version = self.version(Some(&span.version), turn);
                 self.versions.stamp(start + span.start, &version);
             }
-            if self.sequence.finish().is_some() || decoded >= length || !self.flush().await {
+            if self.sequence.finish().is_some() || decoded >= length {
                 return Ok(());
+            }
+            tokio::select! {
+                biased;
+                goes_on = self.flush() => if !goes_on { return Ok(()) },
+                // A listener that does not listen holds up nobody else.
+                () = &mut wanted => return Ok(()),
             }
         }
         if decoded == 0 {

@@ -22,6 +22,7 @@ mod metrics;
 mod outages;
 mod retries;
 mod rig;
+mod slow_listener;
 mod streams;
 mod tiny_llama;
 mod versions;

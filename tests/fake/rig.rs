@@ -91,6 +91,11 @@ impl Rig {
         Plan::new(config).drafters(drafters).start().await
     }
 
+    /// Where the server's tokenizer lies.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// What the server itself answers.
     pub async fn direct(&self, path: &str, body: &Value) -> (StatusCode, Bytes) {
         answer(self.sidecar.http.post(self.fake.url() + path).json(body)).await
