@@ -86,7 +86,7 @@ async fn examine_all(upstream: &Upstream, settings: &TargetSettings) -> Report {
     let size = tokenizer.vocabulary_size();
     report.line(Mark::Good, "tokenizer", &format!("{size} ids, each with the same text as on the server"));
     strategies(&mut report, &capabilities);
-    report.works = drafter(&mut report, settings, &tokenizer).await;
+    report.works = drafter(&mut report, settings, &tokenizer).await && !capabilities.tells_more_than_tokens;
     report
 }
 
@@ -115,6 +115,16 @@ fn server(report: &mut Report, upstream: &Upstream, found: &Capabilities) {
         report.hint(
             "start vLLM with --enable-scale-out, or sidedraft with --assume-neutral-defaults if they are neutral",
         );
+    }
+    let (mark, chat) = match &found.chat {
+        chat if !chat.available => (Mark::Slow, "not answered, or in a shape that is not known here: forwarded"),
+        chat if chat.parsed => (Mark::Slow, "a tool or reasoning parser works on the replies: forwarded"),
+        chat if chat.renders => (Mark::Good, "speculated, prompts by the render route"),
+        _ => (Mark::Good, "speculated, prompts by the tokenize route"),
+    };
+    report.line(mark, "chat", chat);
+    if found.tells_more_than_tokens {
+        report.line(Mark::Bad, "routed experts", "replies tell them, so everything is forwarded");
     }
     let ends: Vec<String> = found.end_tokens.keys().map(u32::to_string).collect();
     report.line(Mark::Good, "end tokens", &ends.join(", "));

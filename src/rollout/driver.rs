@@ -11,61 +11,14 @@ use super::control::{Member, Turn};
 use super::controller::{self, Plan};
 use super::drafters::Drafters;
 use super::engine::Shared;
-use super::sequence::{Finish, FinishRules, Sequence, TextRules};
+use super::sequence::Sequence;
+use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
 use crate::draft::DraftRequest;
-use crate::speculation::{
-    Draft, Next, Observation, Proposal, Sampling, Scored, TailVerdict, TokenId, judge_tail, walk,
-};
+use crate::speculation::{Draft, Next, Observation, Proposal, Sampling, Scored, TailVerdict, judge_tail, walk};
 use crate::telemetry::Timer;
-use crate::text::TextError;
-use crate::upstream::{UpstreamError, VersionSpan};
-use crate::verify::{Drawn, Evidence, Prefill, PrefillWishes, Round, Terms, sampled_as_scored};
-
-/// Why a rollout could not be finished.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum RolloutError {
-    /// The server could not be reached or refused.
-    #[error(transparent)]
-    Upstream(#[from] UpstreamError),
-    /// A token has no text.
-    #[error(transparent)]
-    Text(#[from] TextError),
-}
-
-/// What a rollout has come to since the last delta.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct Delta {
-    /// Tokens committed.
-    pub tokens: Vec<Scored>,
-    /// Text that became certain.
-    pub text: String,
-    /// Set by the last delta.
-    pub finish: Option<Finish>,
-    /// Set by the first delta.
-    pub prefill: Option<Prefill>,
-    /// Which policy version scored which tokens of the whole rollout; set by the last delta.
-    pub versions: Option<Vec<VersionSpan>>,
-}
-
-/// What a rollout is to be.
-#[derive(Debug, Clone)]
-pub struct Rollout {
-    /// The name by which a control request can abort it.
-    pub id: Arc<str>,
-    /// Prompt tokens; not empty.
-    pub prompt: Vec<TokenId>,
-    /// What its calls have in common.
-    pub terms: Terms,
-    /// The sampling parameters in force; absent where the server's defaults are unknown.
-    pub sampling: Option<Sampling>,
-    /// When it ends.
-    pub rules: FinishRules,
-    /// How its tokens become text.
-    pub text: TextRules,
-    /// What is wanted of the prompt.
-    pub prefill: PrefillWishes,
-}
+use crate::upstream::UpstreamError;
+use crate::verify::{Drawn, Evidence, Prefill, Round, Terms, sampled_as_scored};
 
 /// How many times the server may answer the draws from a position's tail with a token it was told not to draw.
 const MOST_LEAKS: usize = 64;

@@ -6,11 +6,12 @@ mod drafters;
 mod driver;
 mod engine;
 mod sequence;
+mod types;
 mod versions;
 
 pub use control::{Control, PauseMode};
 pub use drafters::{DrafterFactory, Drafters};
-pub use driver::{Delta, Rollout, RolloutError};
 pub use engine::{Deltas, Engine, EngineSettings};
 pub use sequence::{Finish, FinishReason, FinishRules, Sequence, StopReason, TextRules};
+pub use types::{Delta, Rollout, RolloutError};
 pub use versions::Versions;

@@ -9,6 +9,7 @@ use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::control::ControlMetrics;
 use crate::draft::DraftError;
 
 const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
@@ -78,16 +79,21 @@ impl Metrics {
     }
 }
 
-fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
+pub(super) fn add<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> prometheus::Result<C> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
 }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
+pub(super) fn counter(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntCounter> {
     add(registry, IntCounter::new(name, help)?)
 }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntCounterVec> {
+pub(super) fn counters(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<IntCounterVec> {
     add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
@@ -341,60 +347,5 @@ impl DraftMetrics {
         if let Some(reason) = missing_because {
             self.failures.with_label_values(&[drafter, reason]).inc();
         }
-    }
-}
-
-/// What a trainer's control requests did to rollouts.
-#[derive(Debug, Clone)]
-pub struct ControlMetrics {
-    requests: IntCounterVec,
-    /// 1 while generation is paused.
-    pub paused: IntGauge,
-    /// Rollouts that were aborted by a request.
-    pub aborted_rollouts: IntCounter,
-    /// Control requests for which steps had to be broken off.
-    pub broken_turns: IntCounter,
-    /// Policy versions that replies bore and nobody had announced.
-    pub unannounced_versions: IntCounter,
-    /// Verifications thrown away because they were made under an older policy than the rollout's newest token.
-    pub stale_rounds: IntCounter,
-}
-
-impl ControlMetrics {
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            requests: counters(
-                registry,
-                "sidedraft_control_requests_total",
-                "Control requests that passed through, by route.",
-                &["route"],
-            )?,
-            paused: add(registry, IntGauge::new("sidedraft_paused", "1 while generation is paused.")?)?,
-            aborted_rollouts: counter(
-                registry,
-                "sidedraft_aborted_rollouts_total",
-                "Rollouts that a control request aborted.",
-            )?,
-            broken_turns: counter(
-                registry,
-                "sidedraft_broken_turns_total",
-                "Control requests that broke off steps which did not end by themselves.",
-            )?,
-            unannounced_versions: counter(
-                registry,
-                "sidedraft_unannounced_versions_total",
-                "Policy versions in replies that no control request had announced.",
-            )?,
-            stale_rounds: counter(
-                registry,
-                "sidedraft_stale_rounds_total",
-                "Verifications thrown away because they were made under an older policy.",
-            )?,
-        })
-    }
-
-    /// Counts a control request to `route`.
-    pub fn request(&self, route: &str) {
-        self.requests.with_label_values(&[route]).inc();
     }
 }

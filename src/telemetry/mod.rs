@@ -1,9 +1,11 @@
 //! Metrics and tracing set-up.
 
+mod control;
 mod metrics;
 mod page;
 mod tracing_setup;
 
-pub use metrics::{ControlMetrics, DraftMetrics, Metrics, Outcome, RequestMetrics, SpeculationMetrics, Timer};
+pub use control::ControlMetrics;
+pub use metrics::{DraftMetrics, Metrics, Outcome, RequestMetrics, SpeculationMetrics, Timer};
 pub use page::merge;
 pub use tracing_setup::{LogFormat, init_tracing};

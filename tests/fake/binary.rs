@@ -103,6 +103,18 @@ async fn the_doctor_names_the_flag_that_would_help() {
 }
 
 #[tokio::test]
+async fn the_doctor_says_whether_chat_is_speculated() {
+    for (reasoning_parser, expected) in [(false, "by the render route"), (true, "parser works on the replies")] {
+        let fake = FakeVllm::start(FakeConfig { reasoning_parser, ..FakeConfig::default() }).await;
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = fake.write_tokenizer(folder.path());
+        let output = run(&["doctor", "--upstream", &fake.url(), "--tokenizer", tokenizer.to_str().unwrap()]).await;
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && report.contains(expected), "{report}");
+    }
+}
+
+#[tokio::test]
 async fn the_server_says_where_it_listens_and_drains_when_it_is_told_to_stop() {
     let fake = FakeVllm::start_default().await;
     let folder = tempfile::tempdir().unwrap();
