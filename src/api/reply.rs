@@ -293,7 +293,23 @@ pub(super) fn to_json(reply: &impl Serialize) -> Bytes {
 
 /// What a request and the rollouts made for it are called: by the header, by the body's own field, or at random.
 pub(super) fn request_name(headers: &http::HeaderMap, given: Option<&str>) -> String {
-    let by_header = headers.get("x-request-id").and_then(|value| value.to_str().ok());
-    let given = by_header.or(given).map(str::to_owned);
+    // The server reads headers as Latin-1, in which every byte is a character.
+    let as_text = |value: &http::HeaderValue| value.as_bytes().iter().map(|byte| char::from(*byte)).collect();
+    let by_header = headers.get("x-request-id").map(as_text);
+    let given = by_header.or_else(|| given.map(str::to_owned));
     given.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string()[..16].to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_header_names_the_request_in_latin_1() {
+        let mut headers = http::HeaderMap::new();
+        assert_eq!(request_name(&headers, Some("given")), "given");
+        assert_eq!(request_name(&headers, None).len(), 16);
+        headers.insert("x-request-id", http::HeaderValue::from_bytes(b"\xe4 b/c").unwrap());
+        assert_eq!(request_name(&headers, Some("given")), "ä b/c");
+    }
 }
