@@ -77,6 +77,13 @@ async fn an_operator_sets_the_limit_of_every_openai_request() {
     assert_eq!(granted(&rig, GENERATE, Value::Null).await, 11);
 }
 
+/// `is_sampling_param_provided` in `vllm/entrypoints/scale_out/token_in_token_out/serving.py`.
+#[tokio::test]
+async fn a_generate_request_gets_what_it_asks_for_whatever_the_operator_says() {
+    let rig = rig(true, Some(11), None).await;
+    assert_eq!(granted(&rig, GENERATE, json!(30)).await, 30);
+}
+
 #[tokio::test]
 async fn a_prompt_near_the_end_of_the_context_gets_what_is_left() {
     for route in ROUTES {
