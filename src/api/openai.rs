@@ -154,12 +154,18 @@ impl Common {
         if self.cache_salt.as_ref().is_some_and(|salt| !(1..=1024).contains(&salt.chars().count())) {
             return Err(Reason::Invalid);
         }
-        Ok(Origin {
+        let mut origin = Origin {
             cache_salt: self.cache_salt.clone(),
             priority: self.priority,
             session_id: self.session_id.clone(),
             ..Origin::new(headers, self.model.clone())
-        })
+        };
+        // The generate route has no field for it. Where there is one, it wins over the header.
+        let session = self.session_id.as_deref().filter(|id| !id.is_empty()).map(http::HeaderValue::from_str);
+        if let Some(Ok(session)) = session {
+            origin.headers.insert("x-session-id", session);
+        }
+        Ok(origin)
     }
 
     /// Finds the first thing that is not speculated.

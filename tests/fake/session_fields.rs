@@ -81,6 +81,28 @@ async fn every_call_bears_the_clients_headers_and_session() {
     }
 }
 
+/// The generate route has no field for it: there the header says it (`SESSION_ID_HEADER` in
+/// `vllm/entrypoints/generate/base/serving.py`). The body's own wins over the client's header.
+#[tokio::test]
+async fn a_session_named_in_the_body_is_on_every_call() {
+    for strategy in STRATEGIES {
+        let rig = rig(strategy).await;
+        for route in [COMPLETIONS, CHAT] {
+            let body = with(of_session(route), &json!({"session_id": "by-body"}));
+            let (status, _) = answer(ask(&rig, &rig.sidecar.url, route, &body)).await;
+            assert_eq!(status, StatusCode::OK);
+            for call in rig.fake.requests() {
+                match call.path.as_str() {
+                    COMPLETIONS => assert_eq!(call.json()["session_id"], "by-body"),
+                    GENERATE => assert_eq!(call.headers["x-session-id"], "by-body", "{strategy} {route}"),
+                    _ => {}
+                }
+            }
+            rig.fake.forget_requests();
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_adapter_answers_as_the_server_would_have_it() {
     for strategy in STRATEGIES {
