@@ -90,6 +90,14 @@ async fn a_final_message_is_continued_and_echoed() {
     }
 }
 
+/// The rows of the prompt that the echo asks for have no place in a stream, and the server does not mind.
+#[tokio::test]
+async fn an_echo_is_streamed_with_rivals_of_its_tokens() {
+    for rig in rigs().await {
+        same_stream(&rig, CHAT, &continued(&json!({"echo": true, "logprobs": true, "top_logprobs": 2}))).await;
+    }
+}
+
 #[tokio::test]
 async fn without_a_generation_prompt_the_last_role_goes_on() {
     for rig in rigs().await {
