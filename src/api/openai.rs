@@ -167,16 +167,26 @@ impl Common {
         if self.cache_salt.as_ref().is_some_and(|salt| !(1..=1024).contains(&salt.chars().count())) {
             return Err(Reason::Invalid);
         }
-        Ok(Origin {
+        let mut origin = Origin {
             cache_salt: self.cache_salt.clone(),
             priority: self.priority,
             session_id: self.session_id.clone(),
             ..Origin::new(headers, self.model.clone())
-        })
+        };
+        // The generate route has no field for it. Where there is one, it wins over the header.
+        let session = self.session_id.as_deref().filter(|id| !id.is_empty()).map(http::HeaderValue::from_str);
+        if let Some(Ok(session)) = session {
+            origin.headers.insert("x-session-id", session);
+        }
+        Ok(origin)
     }
 
     /// Finds the first thing that is not speculated.
     pub(super) fn check_features(&self) -> Result<(), Reason> {
+        // The server has no place for them in a stream.
+        if self.streams() && self.prompt_logprobs.is_some_and(|wanted| wanted > 0) {
+            return Err(Reason::Invalid);
+        }
         let plain_text = |format: &Value| format.get("type").and_then(Value::as_str) == Some("text");
         Reason::first(&[
             (!is_off(self.frequency_penalty), "frequency_penalty"),
@@ -211,12 +221,8 @@ impl Common {
     /// What the request asks of its rollouts, of which there are `n` for each prompt.
     pub(super) fn params(self, n: usize, max_tokens: Option<u64>, logprobs: Option<usize>) -> Result<Params, Reason> {
         let count = |value: u64| usize::try_from(value).map_err(|_| Reason::Invalid);
-        let prompt_logprobs = match self.prompt_logprobs {
-            None => None,
-            // The server has no place for them in a stream.
-            Some(wanted) if wanted > 0 && self.stream == Some(true) => return Err(Reason::Invalid),
-            Some(wanted) => Some(usize::try_from(wanted).map_err(|_| Reason::Invalid)?),
-        };
+        let prompt_logprobs =
+            self.prompt_logprobs.map(|wanted| usize::try_from(wanted).map_err(|_| Reason::Invalid)).transpose()?;
         Ok(Params {
             n,
             fields: SamplingFields {

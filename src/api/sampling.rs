@@ -95,7 +95,9 @@ impl Params {
         };
         let room = capabilities.max_model_len.saturating_sub(prompt.len());
         let limits = capabilities.limits;
-        let max_tokens = self.max_tokens.or(limits.default).unwrap_or(room).min(limits.most.unwrap_or(room));
+        // The generate route grants what a request asks for, whatever the operator's limit.
+        let most = limits.most.filter(|_| self.takes_defaults || self.max_tokens.is_none());
+        let max_tokens = self.max_tokens.or(limits.default).unwrap_or(room).min(most.unwrap_or(room));
         Rollout {
             id,
             prompt,

@@ -56,12 +56,17 @@ pub fn ids(reply: &Value) -> Vec<Vec<u32>> {
 
 /// Compares the first three tokens of each output with the law of `expected`.
 pub fn compare(rig: &Rig, outputs: &[Vec<u32>], expected: &SamplingParams) -> GTest {
-    let law = rig.fake.language().continuations(&PROMPT, 3, expected);
+    compare_first(3, rig, outputs, expected)
+}
+
+/// Compares the first `count` tokens of each output with the law of `expected`.
+pub fn compare_first(count: usize, rig: &Rig, outputs: &[Vec<u32>], expected: &SamplingParams) -> GTest {
+    let law = rig.fake.language().continuations(&PROMPT, count, expected);
     let cells: HashMap<&[u32], usize> = law.iter().enumerate().map(|(at, (tokens, _))| (&tokens[..], at)).collect();
     let mut observed = vec![0; law.len() + 1];
     for output in outputs {
         // What cannot happen has a cell of its own.
-        observed[cells.get(&output[..output.len().min(3)]).copied().unwrap_or(law.len())] += 1;
+        observed[cells.get(&output[..output.len().min(count)]).copied().unwrap_or(law.len())] += 1;
     }
     let probabilities: Vec<f64> = law.iter().map(|(_, p)| *p).chain([0.0]).collect();
     g_test(&observed, &probabilities)

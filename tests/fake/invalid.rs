@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::compare::events;
+use super::replies::{ROUTES, asking, same_refusal, with};
 use super::rig::{COMPLETIONS, Rig, answer};
 
 async fn assert_same_refusal(rig: &Rig, body: &Value) {
@@ -54,6 +55,41 @@ async fn values_out_of_range() {
     assert_same_refusal(&rig, &json!({"prompt": [1], "n": 2, "temperature": 0})).await;
     assert_same_refusal(&rig, &json!({})).await;
     assert_same_refusal(&rig, &json!([1])).await;
+}
+
+#[tokio::test]
+async fn values_out_of_range_on_every_route() {
+    let rig = Rig::usual().await;
+    for route in ROUTES {
+        for fields in [
+            json!({"temperature": -1}),
+            json!({"temperature": "hot"}),
+            json!({"top_p": 0}),
+            json!({"top_k": -5}),
+            json!({"min_p": 2}),
+            json!({"n": 0}),
+            json!({"n": 2, "temperature": 0}),
+            json!({"max_tokens": 0}),
+            json!({"prompt_logprobs": 21}),
+            json!({"stop": ""}),
+            json!({"stop_token_ids": [9999]}),
+            json!({"presence_penalty": 3}),
+        ] {
+            same_refusal(&rig, route, &asking(route, &fields), 400).await;
+        }
+        same_refusal(&rig, route, &with(asking(route, &json!({})), &json!({"model": "another"})), 404).await;
+    }
+}
+
+#[tokio::test]
+async fn what_the_engine_refuses_is_an_event_on_every_route() {
+    let rig = Rig::usual().await;
+    for route in ROUTES {
+        let body = with(asking(route, &json!({"stop_token_ids": [9999]})), &json!({"stream": true}));
+        let (status, through) = rig.through(route, &body).await;
+        assert_eq!((status, through), rig.direct(route, &body).await);
+        assert_eq!(status, 200, "{route}");
+    }
 }
 
 #[tokio::test]

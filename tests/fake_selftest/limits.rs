@@ -2,7 +2,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::support::fake_vllm::{FakeConfig, FakeVllm, GenerationDefaults, LanguageModel};
-use super::{COMPLETIONS, GENERATE, ids, ok, post, refusal};
+use super::{COMPLETIONS, GENERATE, id_list, ids, ok, post, refusal};
 
 #[tokio::test]
 async fn more_logprobs_than_allowed_are_a_400_in_vllms_words() {
@@ -110,4 +110,13 @@ async fn render_tells_the_servers_defaults() {
     let reply = ok(&fake, "/v1/completions/render", json!({"prompt": [1]})).await;
     let params = &reply[0]["sampling_params"];
     assert_eq!((&params["temperature"], &params["top_k"], &params["top_p"]), (&json!(0.6), &json!(20), &json!(1.0)));
+}
+
+#[tokio::test]
+async fn each_prompt_of_a_list_gets_what_its_own_length_leaves() {
+    let fake = FakeVllm::start(FakeConfig { max_model_len: 32, ..FakeConfig::default() }).await;
+    let body = json!({"prompt": [[1, 2], ids(29, 1)], "max_tokens": 20, "ignore_eos": true, "return_token_ids": true});
+    let reply = ok(&fake, COMPLETIONS, body).await;
+    let said = |choice: usize| id_list(&reply["choices"][choice]["token_ids"]).len();
+    assert_eq!((said(0), said(1)), (20, 3));
 }

@@ -41,6 +41,8 @@ pub struct Job {
     /// The name that its reply says.
     pub model: String,
     pub prompts: Vec<Prompt>,
+    /// How many tokens it asks for. Each prompt is granted what its own length leaves of them.
+    asked: i64,
     /// `max_tokens: 0` with `echo`: nothing is generated for the client, though the engine must sample one token.
     pub prompt_only: bool,
     adapter: Option<Adapter>,
@@ -93,6 +95,7 @@ impl Job {
         let echo = fields.echo == Some(true);
         let asked = sampling.max_tokens.unwrap_or(16);
         let prompt_only = echo && asked == 0;
+        // A request that leaves the longest of its prompts too little is refused.
         let longest = prompts.iter().map(|prompt| prompt.ids.len()).max().unwrap_or(0);
         // The server grants what is left of its context rather than refuse.
         let max_tokens = if prompt_only { 1 } else { wire::max_tokens(config, Some(asked), longest) };
@@ -103,14 +106,18 @@ impl Job {
             params.skip_reading_prefix_cache |= params.logprobs.is_some();
         }
         let id = format!("cmpl-{}", wire::request_id(fields.request_id.as_deref()));
-        Ok(Self { config: config.clone(), fields, params, id, model, prompts, prompt_only, adapter })
+        Ok(Self { config: config.clone(), fields, params, id, model, prompts, asked, prompt_only, adapter })
     }
 
     fn start(&self, call: &mut Call) -> Batch {
         let copies = self.prompts.iter().flat_map(|prompt| std::iter::repeat_n(prompt, self.params.n));
         let start = |prompt: &Prompt| {
             let (salt, adapter) = (self.fields.cache_salt.clone(), self.adapter.clone());
-            Sequence::start(&call.engine, prompt.ids.clone(), self.params.clone(), salt, adapter)
+            let mut params = self.params.clone();
+            if !self.prompt_only {
+                params.max_tokens = wire::max_tokens(&self.config, Some(self.asked), prompt.ids.len()) as usize;
+            }
+            Sequence::start(&call.engine, prompt.ids.clone(), params, salt, adapter)
         };
         let sequences = copies.map(start).collect();
         let ids = (0..self.prompts.len()).map(|index| format!("{}-{index}", self.id)).collect();

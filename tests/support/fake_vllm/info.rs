@@ -63,7 +63,7 @@ pub fn metrics(engine: &Engine, activity: &Activity) -> Response<Body> {
          vllm:request_success_total{{{labels},finished_reason=\"abort\"}} {aborted}.0\n\
          # HELP vllm:cache_config_info Information of the LLMEngine CacheConfig\n\
          # TYPE vllm:cache_config_info gauge\n\
-         vllm:cache_config_info{{block_size=\"{block}\",cache_dtype=\"auto\",enable_prefix_caching=\"{caching}\",\
+         vllm:cache_config_info{{_block_size_resolved=\"True\",block_size=\"{block}\",cache_dtype=\"auto\",enable_prefix_caching=\"{caching}\",\
          engine=\"0\",num_gpu_blocks=\"1024\"}} 1.0\n"
     );
     reply::text(StatusCode::OK, text, "text/plain; version=1.0.0; charset=utf-8")
