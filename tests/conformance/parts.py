@@ -1,0 +1,73 @@
+"""The parts of the suite: each takes the setting, prints as it goes, and gives a result."""
+
+import fnmatch
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cases
+import differential
+from case import Case
+from differential import Outcome
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the parts run against."""
+
+    direct: str
+    """The server's URL."""
+    sidecar: str
+    """The sidecar's URL."""
+    python: str
+    """A Python that has vLLM."""
+    model: str
+    """The served model's folder."""
+    only: str = ""
+    """Which cases: a part of `endpoint: name`, or a shell pattern for it."""
+    seed: int = 20
+
+    def wants(self, case: Case) -> bool:
+        title = f"{case.endpoint}: {case.name}"
+        return self.only in title or fnmatch.fnmatch(title, self.only)
+
+
+@dataclass
+class Result:
+    """What a part found."""
+
+    name: str
+    passed: int = 0
+    failures: list[str] = field(default_factory=list)
+    """A line for each failure."""
+    notes: list[str] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    """Of the differential cases."""
+    seconds: float = 0.0
+
+    @property
+    def failed(self) -> int:
+        return len(self.failures)
+
+    def record(self, title: str, found: list) -> None:
+        """Counts one check, and prints what is wrong with it."""
+        if not found:
+            self.passed += 1
+            return
+        self.failures.append(f"{title}: {found[0]}")
+        print(f"FAILED  {self.name}: {title}", *(f"        {each}" for each in found[:6]), sep="\n", flush=True)
+
+
+def run_cases(setting: Setting) -> Result:
+    """Part one."""
+    result = Result("cases")
+    chosen = [case for case in cases.ALL if setting.wants(case)]
+    for number, case in enumerate(chosen, 1):
+        outcome = differential.run(case, setting.direct, setting.sidecar)
+        result.outcomes.append(outcome)
+        result.record(f"{case.endpoint}: {case.name} ({outcome.became})", outcome.found)
+        if number % 50 == 0:
+            print(f"        {number} of {len(chosen)} cases", flush=True)
+    return result
+
+
+PARTS: dict[str, Callable[[Setting], Result]] = {"cases": run_cases}
