@@ -33,6 +33,8 @@ class Case:
     """Whether each send gets a `cache_salt` of its own."""
     same_ids: bool = False
     """Whether the reply's ids are chosen by the request, so that both must be the same."""
+    group: str = ""
+    """What it is about."""
     warm: bool = False
     """Whether it is sent once before, so that both replies find the prefix cache filled alike."""
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 import cases
 import differential
+import reference
+import sampled
 from case import Case
 from differential import Outcome
 
@@ -70,4 +72,19 @@ def run_cases(setting: Setting) -> Result:
     return result
 
 
-PARTS: dict[str, Callable[[Setting], Result]] = {"cases": run_cases}
+def run_sampled(setting: Setting) -> Result:
+    """Part two."""
+    result = Result("sampled")
+    speculated = 0
+    with reference.running(setting.python, setting.model) as detokenizer:
+        for case in filter(setting.wants, sampled.chosen()):
+            became, found = sampled.check(case, setting.direct, setting.sidecar, detokenizer)
+            if became is None:
+                continue
+            speculated += became == "speculated"
+            result.record(f"{case.endpoint}: {case.name} ({became})", found)
+    result.notes.append(f"{speculated} of {result.passed + result.failed} were speculated")
+    return result
+
+
+PARTS: dict[str, Callable[[Setting], Result]] = {"cases": run_cases, "sampled": run_sampled}

@@ -190,14 +190,23 @@ WARM = {
     "warm cache, streamed": {"cache_salt": "warm-chat", "stream": True, "stream_options": USAGE},
 }
 
-_GROUPS = (MESSAGES, LENGTHS, LOGPROBS, STOPS, SAMPLING, FORMATS, STREAMS, OTHERS)
+_GROUPS = {
+    "messages": MESSAGES,
+    "lengths": LENGTHS,
+    "logprobs": LOGPROBS,
+    "stops": STOPS,
+    "sampling": SAMPLING,
+    "formats": FORMATS,
+    "streams": STREAMS,
+    "others": OTHERS,
+}
 
 
 def _case(name: str, fields: dict, **settings) -> Case:
     return Case(name, CHAT, merged(DEFAULT, fields), **settings)
 
 
-CASES = [_case(name, fields) for group in _GROUPS for name, fields in group.items()]
+CASES = [_case(name, fields, group=group) for group, of in _GROUPS.items() for name, fields in of.items()]
 CASES += [_case(name, fields, salted=False) for name, fields in UNSALTED.items()]
 CASES += [_case(name, fields, headers=headers, same_ids=True) for name, (fields, headers) in IDENTIFIED.items()]
 CASES += [_case(name, fields, salted=False, warm=True) for name, fields in WARM.items()]

@@ -121,9 +121,9 @@ def _case(name: str, fields: dict, sampling: dict, **settings) -> Case:
     return Case(name, GENERATE, body, **settings)
 
 
-CASES = [_case(name, *parts) for name, parts in REQUESTS.items()]
-CASES += [_case(name, {}, sampling) for name, sampling in PARAMETERS.items()]
-CASES += [_case(name, {"token_ids": HI_IDS}, sampling) for name, sampling in ENDING.items()]
+CASES = [_case(name, *parts, group="requests") for name, parts in REQUESTS.items()]
+CASES += [_case(name, {}, sampling, group="parameters") for name, sampling in PARAMETERS.items()]
+CASES += [_case(name, {"token_ids": HI_IDS}, sampling, group="ending") for name, sampling in ENDING.items()]
 CASES += [
     _case("max_tokens beyond the context", {"token_ids": LONG_IDS}, {"max_tokens": 100}),
     _case("no sampling parameter but the limit", {"sampling_params": {"max_tokens": 1, "temperature": 0}}, {}),

@@ -143,4 +143,8 @@ _SENT = (
     (COMPLETIONS, GYM_COMPLETIONS, _OPENAI),
 )
 
-CASES = [Case(name, path, body, headers) for path, bodies, headers in _SENT for name, body in bodies.items()]
+CASES = [
+    Case(name, path, body, headers, group="trainers")
+    for path, bodies, headers in _SENT
+    for name, body in bodies.items()
+]
