@@ -5,8 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import cases
+import counters
 import differential
+import fuzz
 import reference
+import roundtrip
 import sampled
 from case import Case
 from differential import Outcome
@@ -38,6 +41,8 @@ class Result:
     """What a part found."""
 
     name: str
+    about: str
+    """What it asks, in a few words."""
     passed: int = 0
     failures: list[str] = field(default_factory=list)
     """A line for each failure."""
@@ -61,7 +66,7 @@ class Result:
 
 def run_cases(setting: Setting) -> Result:
     """Part one."""
-    result = Result("cases")
+    result = Result("cases", "every field and many errors, both ways")
     chosen = [case for case in cases.ALL if setting.wants(case)]
     for number, case in enumerate(chosen, 1):
         outcome = differential.run(case, setting.direct, setting.sidecar)
@@ -74,7 +79,7 @@ def run_cases(setting: Setting) -> Result:
 
 def run_sampled(setting: Setting) -> Result:
     """Part two."""
-    result = Result("sampled")
+    result = Result("sampled", "requests at temperature 1")
     speculated = 0
     with reference.running(setting.python, setting.model) as detokenizer:
         for case in filter(setting.wants, sampled.chosen()):
@@ -87,4 +92,27 @@ def run_sampled(setting: Setting) -> Result:
     return result
 
 
-PARTS: dict[str, Callable[[Setting], Result]] = {"cases": run_cases, "sampled": run_sampled}
+def run_roundtrip(setting: Setting) -> Result:
+    """Part three."""
+    result = Result("roundtrip", "streams of pieces of characters")
+    before = counters.outcomes(setting.sidecar)
+    with reference.running(setting.python, setting.model) as detokenizer:
+        for title, found in roundtrip.run(setting.direct, setting.sidecar, setting.model, setting.seed, detokenizer):
+            result.record(title, found)
+    became = counters.outcomes(setting.sidecar) - before
+    result.notes.append("requests: " + ", ".join(f"{count} {name}" for name, count in became.most_common()))
+    return result
+
+
+def run_fuzz(setting: Setting) -> Result:
+    """Part four."""
+    result = Result("fuzz", "mutated requests, and what is left of them")
+    before = counters.outcomes(setting.sidecar)
+    for title, found in fuzz.run(setting.direct, setting.sidecar, setting.seed):
+        result.record(title, found)
+    became = counters.outcomes(setting.sidecar) - before
+    result.notes.append("requests: " + ", ".join(f"{count} {name}" for name, count in became.most_common()))
+    return result
+
+
+PARTS: dict[str, Callable[[Setting], Result]] = {"cases": run_cases, "sampled": run_sampled, "roundtrip": run_roundtrip, "fuzz": run_fuzz}

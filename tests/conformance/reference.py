@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,14 +17,16 @@ class Reference:
 
     def __init__(self, process: subprocess.Popen):
         self._process = process
+        self._one_at_a_time = threading.Lock()
 
     def text(self, params: dict, prompt_ids: list[int], ids: list[int], ended_by_token: bool) -> str:
         """The text of a rollout under a request's parameters; `ended_by_token`: its last id ended it."""
         known = {name: params[name] for name in _PARAMS if params.get(name) is not None}
         question = {"prompt_ids": prompt_ids, "ids": ids, "ended_by_token": ended_by_token, "params": known}
-        self._process.stdin.write(json.dumps(question) + "\n")
-        self._process.stdin.flush()
-        return json.loads(self._process.stdout.readline())["text"]
+        with self._one_at_a_time:
+            self._process.stdin.write(json.dumps(question) + "\n")
+            self._process.stdin.flush()
+            return json.loads(self._process.stdout.readline())["text"]
 
 
 @contextmanager

@@ -47,7 +47,10 @@ def check(case: Case, direct: str, proxied: str, reference: Reference) -> tuple[
     if left.status != 200:
         return None, []
     before = counters.outcomes(proxied)
-    right = wire.send(proxied, case)
+    try:
+        right = wire.send(proxied, case)
+    except wire.NoReply as error:
+        return "no reply", [str(error)]
     became = counters.outcome_since(proxied, before)
     if right.status != 200:
         return became, [f"status {right.status}: {right.body[:200]!r}"]

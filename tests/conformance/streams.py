@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from compare import Difference, differences, settle
+from wire import parse
 
 DONE = "[DONE]"
 # Put together, rather than compared chunk by chunk. The usage of each chunk is looked at apart.
@@ -71,7 +72,7 @@ def read(body: bytes, same_ids: bool = False) -> Stream:
         if data == DONE:
             stream.kinds.append("done")
             continue
-        event = settle(json.loads(data), same_ids)
+        event = settle(parse(data), same_ids)
         kind = _kind(event)
         stream.kinds.append(kind)
         shape = _shape(event)

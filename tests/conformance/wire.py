@@ -25,7 +25,26 @@ class Reply:
         return (self.content_type or "").startswith("text/event-stream")
 
     def json(self) -> object:
-        return json.loads(self.body)
+        return parse(self.body)
+
+
+def parse(text: str | bytes) -> object:
+    """JSON as strict clients read it: no key twice, no NaN.
+
+    Raises `ValueError`.
+    """
+    return json.loads(text, object_pairs_hook=_once, parse_constant=_refused)
+
+
+def _once(items: list[tuple[str, object]]) -> dict:
+    keys = dict(items)
+    if len(keys) != len(items):
+        raise ValueError(f"a key comes twice: {[key for key, _ in items]}")
+    return keys
+
+
+def _refused(word: str) -> None:
+    raise ValueError(f"{word} is not JSON")
 
 
 class NoReply(Exception):

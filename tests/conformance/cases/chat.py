@@ -164,6 +164,7 @@ STREAMS = {
 OTHERS = {
     "user": {"user": "someone"},
     "priority 0": {"priority": 0},
+    "priority 1": {"priority": 1},
     "session_id": {"session_id": "session-1"},
     "unknown field": {"no_such_field": 1},
     "OpenAI's own fields": {"metadata": {"a": "b"}, "store": False, "service_tier": "auto", "modalities": ["text"],

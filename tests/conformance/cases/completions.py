@@ -59,6 +59,7 @@ LOGPROBS = {
     "echo with logprobs": {"echo": True, "logprobs": 2},
     "echo without new tokens": {"echo": True, "max_tokens": 0, "logprobs": 1},
     "echo streamed": {"echo": True, "stream": True},
+    "echo without new tokens, streamed": {"echo": True, "max_tokens": 0, "stream": True},
 }
 
 STOPS = {
@@ -166,6 +167,7 @@ STREAMS = {
 OTHERS = {
     "user": {"user": "someone"},
     "priority 0": {"priority": 0},
+    "priority 1": {"priority": 1},
     "session_id": {"session_id": "session-1"},
     "unknown field": {"no_such_field": {"a": [1, 2]}},
     "unknown field null": {"no_such_field": None},

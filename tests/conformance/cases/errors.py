@@ -3,7 +3,7 @@
 from case import CHAT, COMPLETIONS, GENERATE, OMIT, Case, merged
 
 from cases import chat, completions, generate
-from cases.prompts import COUNTING_IDS, HI, LONG_IDS, MODEL, TOOLS
+from cases.prompts import COUNTING_IDS, HI, MODEL, TOOLS
 
 OF_COMPLETIONS = {
     "unknown model": {"model": "no-such-model"},
@@ -65,7 +65,6 @@ OF_COMPLETIONS = {
     "cache_salt empty": {"cache_salt": ""},
     "cache_salt too long": {"cache_salt": "x" * 1025},
     "cache_salt of a wrong type": {"cache_salt": 5},
-    "priority 1": {"priority": 1},
     "truncate_prompt_tokens over the context": {"truncate_prompt_tokens": 5000},
     "truncate_prompt_tokens -2": {"truncate_prompt_tokens": -2},
     "suffix": {"suffix": "end"},
@@ -73,7 +72,6 @@ OF_COMPLETIONS = {
     "response_format unknown": {"response_format": {"type": "poem"}},
     "structured_outputs of two kinds": {"structured_outputs": {"regex": "a", "choice": ["b"]}},
     "return_token_ids of a wrong type": {"return_token_ids": "maybe"},
-    "echo without new tokens, streamed": {"echo": True, "max_tokens": 0, "stream": True},
 }
 
 OF_CHAT = {
@@ -113,7 +111,6 @@ OF_CHAT = {
     "response_format without a schema": {"response_format": {"type": "json_schema"}},
     "prompt_logprobs streamed": {"prompt_logprobs": 1, "stream": True},
     "cache_salt empty": {"cache_salt": ""},
-    "priority 1": {"priority": 1},
 }  # fmt: skip
 
 OF_GENERATE = {
@@ -130,7 +127,6 @@ OF_GENERATE = {
     "output_mode unknown": ({"output_mode": "song"}, {}),
     "output_mode text without detokenize": ({"output_mode": "text"}, {"detokenize": False}),
     "cache_salt empty": ({"cache_salt": ""}, {}),
-    "priority 1": ({"priority": 1}, {}),
     "stream as a word": ({"stream": "maybe"}, {}),
     "max_tokens 0": ({}, {"max_tokens": 0}),
     "max_tokens as text": ({}, {"max_tokens": "many"}),
@@ -215,4 +211,3 @@ CASES += [
 CASES += [
     Case(f"route: {name}", path, body, method=method, salted=False) for name, (method, path, body) in ROUTES.items()
 ]
-CASES += [Case("error: ten tokens short of the end", COMPLETIONS, {"model": MODEL, "prompt": LONG_IDS + [5] * 10})]

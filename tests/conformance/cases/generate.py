@@ -19,6 +19,7 @@ REQUESTS = {
     "output_mode text, logprobs": ({"output_mode": "text"}, {"logprobs": 2}),
     "output_mode text, stop string": ({"output_mode": "text"}, {"stop": ["e, s"]}),
     "priority 0": ({"priority": 0}, {}),
+    "priority 1": ({"priority": 1}, {}),
     "token_offsets": ({"token_offsets": None}, {}),
     "features null": ({"features": None, "content_parts": None}, {}),
     "reasoning_ended": ({"reasoning_ended": True}, {}),
