@@ -69,7 +69,16 @@ def differences(direct: object, proxied: object, path: str = "") -> Iterator[Dif
 
 def _of_objects(direct: dict, proxied: dict, path: str) -> Iterator[Difference]:
     if list(direct) != list(proxied):
-        yield Difference(f"{path}{{}} (keys)", list(direct), list(proxied))
+        yield of_keys(f"{path}{{}}", list(direct), list(proxied))
     for key in direct:
         if key in proxied:
             yield from differences(direct[key], proxied[key], f"{path}.{key}".lstrip("."))
+
+
+def of_keys(path: str, direct: list[str], proxied: list[str]) -> Difference:
+    """The keys that only one side has, or else both orders."""
+    left = [key for key in direct if key not in proxied]
+    right = [key for key in proxied if key not in direct]
+    if left or right:
+        return Difference(f"{path} (keys of one only)", left, right)
+    return Difference(f"{path} (order of keys)", direct, proxied)

@@ -16,7 +16,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from compare import Difference, differences, settle
+from compare import Difference, differences, of_keys, settle
 from wire import parse
 
 DONE = "[DONE]"
@@ -46,7 +46,7 @@ class Stream:
     """A whole stream."""
 
     choices: dict[int, Choice] = field(default_factory=dict)
-    shapes: dict[str, list] = field(default_factory=dict)
+    shapes: dict[str, list[list[str]]] = field(default_factory=dict)
     """The different key orders of each kind of chunk."""
     kinds: list[str] = field(default_factory=list)
     """The kind of each event, in order."""
@@ -96,13 +96,13 @@ def _kind(event: dict) -> str:
     return "opening" if "role" in (part.get("delta") or {}) else "content"
 
 
-def _shape(value: object) -> object:
-    """The keys, in order, at every depth but inside token maps, whose keys are the tokens themselves."""
-    if isinstance(value, dict):
-        return {key: None if key in ("top_logprobs", "metrics") else _shape(item) for key, item in value.items()}
+def _shape(value: object, path: str = "") -> list[str]:
+    """The paths of all keys, in order, but inside token maps, whose keys are the tokens themselves."""
     if isinstance(value, list):
-        return [_shape(value[0])] if value and isinstance(value[0], dict) else None
-    return None
+        return _shape(value[0], f"{path}[]") if value else []
+    if not isinstance(value, dict) or path.endswith(".top_logprobs[]"):
+        return []
+    return [each for key, item in value.items() for each in (f"{path}.{key}", *_shape(item, f"{path}.{key}"))]
 
 
 def _add(choice: Choice, event: dict, part: dict) -> None:
@@ -139,16 +139,15 @@ def compare(direct: Stream, proxied: Stream) -> Iterator[Difference]:
 
 def _kinds(direct: Stream, proxied: Stream) -> Iterator[Difference]:
     for kind in dict.fromkeys([*direct.shapes, *proxied.shapes]):
-        left, right = _distinct(direct.shapes.get(kind)), _distinct(proxied.shapes.get(kind))
-        if not (right <= left if kind == "content" else left == right):
-            yield Difference(f"<{kind} chunk> (keys)", direct.shapes.get(kind), proxied.shapes.get(kind))
+        left, right = direct.shapes.get(kind, []), proxied.shapes.get(kind, [])
+        strange = [shape for shape in right if shape not in left]
+        if strange:
+            yield of_keys(f"<{kind} chunk>", left[0] if left else [], strange[0])
+        elif len(left) != len(right) and kind != "content":
+            yield Difference(f"<{kind} chunk> (how many forms)", len(left), len(right))
     left, right = _order(direct.kinds), _order(proxied.kinds)
     if left != right:
         yield Difference("<order of chunks>", left, right)
-
-
-def _distinct(shapes: list | None) -> set[str]:
-    return {json.dumps(shape) for shape in shapes or []}
 
 
 def _order(kinds: list[str]) -> list[str]:
