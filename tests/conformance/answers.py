@@ -55,7 +55,9 @@ def _streamed(path: str, body: dict, reply: Reply) -> Answers:
     return Answers(choices, usage[-1] if usage else None)
 
 
-def _answer(path: str, body: dict, values: dict, text: str | None, prompt: list | None, logprobs: dict | None) -> Answer:
+def _answer(
+    path: str, body: dict, values: dict, text: str | None, prompt: list | None, logprobs: dict | None
+) -> Answer:
     if path == GENERATE:
         prompt = body["token_ids"]
     tokens, numbers = None, None

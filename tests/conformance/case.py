@@ -44,8 +44,9 @@ class Case:
         return {COMPLETIONS: "completions", CHAT: "chat", GENERATE: "generate"}.get(self.path, self.path)
 
     @property
-    def streams(self) -> bool:
-        return isinstance(self.body, dict) and self.body.get("stream") is True
+    def is_edge(self) -> bool:
+        """Whether it is about an error or a route, rather than an ordinary request."""
+        return self.name.startswith(("error: ", "bytes: ", "route: "))
 
     def payload(self) -> bytes | None:
         """The request's body as bytes, salted anew."""

@@ -40,7 +40,8 @@ def check(case: Case, direct: str, proxied: str) -> list[str]:
         return [f"{error} within {REPLY_WITHIN:.0f} s; {_reproducer(case)}"]
     if kind(left) == kind(right):
         return []
-    return [f"direct {kind(left)}, sidecar {kind(right)}; {_reproducer(case)}", f"{left.body[:300]}", f"{right.body[:300]}"]
+    difference = f"direct {kind(left)}, sidecar {kind(right)}; {_reproducer(case)}"
+    return [difference, f"{left.body[:300]}", f"{right.body[:300]}"]
 
 
 def kind(reply: Reply) -> tuple[str, object]:

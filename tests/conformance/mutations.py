@@ -12,7 +12,8 @@ from case import CHAT, COMPLETIONS, GENERATE, Case, encode
 
 ODD = [
     None, True, False, 0, 1, -1, 2, 0.5, -0.0, 1.0, 1e308, 2**31, 2**63, -(2**63), 49151, 49152, "", "x", "1", "null",
-    "🎉", "\u0000", "\ud83d", "<|im_end|>", "a" * 2000, [], {}, [None], [[]], [""], {"": 1}, {"a": {"b": []}}, [0], ["a", 1],
+    "🎉", "\u0000", "\ud83d", "<|im_end|>", "a" * 2000, [], {}, [None], [[]], [""], {"": 1}, {"a": {"b": []}}, [0],
+    ["a", 1],
 ]  # fmt: skip
 
 # The limit, which a mutation may break but not lift.

@@ -9,45 +9,46 @@ from parts import Result
 _INTRODUCTION = """# Conformance
 
 `make conformance` asks a real vLLM {version} (CPU build, float32, SmolLM2-135M-Instruct) the same things directly and
-through the sidecar, and compares the replies. This page was written by `make conformance CONFORMANCE_FLAGS=--write-docs`.
+through the sidecar, and compares the replies. `make conformance CONFORMANCE_FLAGS=--write-docs` wrote this page.
 
 | part | what it asks | passed | failed | seconds |
 | --- | --- | --- | --- | --- |
 {parts}
 
 The draft model is the quantised file that the server's model was made from, with {draft_tokens} drafts a round, so most
-rounds accept several tokens. Of the {count} cases {speculated} were speculated, {forwarded} forwarded.
+rounds accept several tokens. Of the {count} cases {speculated} were speculated and {forwarded} forwarded.
 
 ## How replies are compared
 
 - A request is sent twice to one server, directly and through the sidecar, at temperature 0 or with `top_k` 1, with a
-  `cache_salt` of its own each time: otherwise the second reply would show by `cached_tokens` what the first one left in
-  the prefix cache. Cases about the cache, or about errors, bear no salt of the suite's.
-- Status and `content-type` must be equal. Of the body, every field: the same keys in the same order, the same kinds of
-  values (0 is not 0.0, null is not absent), no key twice, no white space.
-- Log-probabilities may differ by {tolerance:g}, since the server's own depend on the shape of the batch. Nothing else may.
+  `cache_salt` of its own each time: otherwise the second reply would show by `cached_tokens` what the first one left
+  in the prefix cache. Cases about the cache, or about errors, bear no salt of the suite's.
+- Status and `content-type` must be equal. Of the body, every field: the same keys in the same order, the same kinds
+  of values (0 is not 0.0, null is not absent), no key twice, no white space.
+- Log-probabilities may differ by {tolerance:g}, since the server's own depend on the shape of the batch. Nothing
+  else may.
 - Ids and times are compared by their form only (`cmpl-` and 16 digits), except where the request sets the id.
 - Whether a request was speculated is what the sidecar itself counts (`sidedraft_requests_total`).
 
 A stream may be cut elsewhere, since a speculating server has several tokens at once. So its chunks are put together,
-and compared are, for each choice: the text, the ids and the log-probabilities, each as one; every other value and whether
-it stands in every chunk, in the first or in the last; the key order of each kind of chunk (the opening one with the role,
-content, the finishing one, the usage); the usage at the end of the choice, that each chunk has one where asked for, and
-that it only grows. The order of the kinds of chunks must be the same, with one `[DONE]` at the end.
+and compared are, for each choice: the text, the ids and the log-probabilities, each as one; every other value, and
+whether it stands in every chunk, in the first or in the last; the key order of each kind of chunk (the opening one with
+the role, content, the finishing one, the usage); the usage at the end of the choice, that each chunk has one where
+asked for, and that it only grows. The order of the kinds of chunks must be the same, with one `[DONE]` at the end.
 
-{selftest} planted changes of recorded replies show, before each run, that all of this is noticed, and that another cut is not.
+Before each run, {selftest} changes of recorded replies show that all of this is noticed, and that another cut is not.
 
 ## The other parts
 
-- **sampled**: requests at temperature 1. The reply must have the form of the server's, its text must be what vLLM's own
-  incremental detokenizer makes of its ids, each log-probability what the server gives as a prompt log-probability to the
-  same id after the same tokens (within {tolerance:g}), and the end, its reason and the usage must fit the ids.
+- **sampled**: requests at temperature 1. The reply must have the form of the server's, its text must be what vLLM's
+  own incremental detokenizer makes of its ids, each log-probability what the server gives as a prompt log-probability
+  to the same id after the same tokens (within {tolerance:g}), and the end, its reason and the usage must fit the ids.
 - **roundtrip**: 200 streams at temperature 1 of pieces of multi-byte characters, whole ones and special tokens, after
-  prompts that may end inside a character: the text is what vLLM's detokenizer makes of the ids. 40 of them again at temperature
-  0: streamed, whole, and the server's own reply say the same.
-- **fuzz**: 1,000 requests, made from those of the cases by changing bodies, bytes and headers with a seeded generator, four at
-  a time: the same class of status and type of error, a reply within a minute; afterwards the sidecar is alive, and its and
-  the server's gauges of what is running are back at zero.
+  prompts that may end inside a character: the text is what vLLM's detokenizer makes of the ids. 40 of them again at
+  temperature 0: streamed, whole, and the server's own reply say the same.
+- **fuzz**: 1,000 requests, made from those of the cases by changing bodies, bytes and headers with a seeded generator,
+  four at a time: the same class of status and type of error, a reply within a minute; afterwards the sidecar is alive,
+  and its and the server's gauges of what is running are back at zero.
 """
 
 

@@ -1,8 +1,8 @@
 """Part two: requests at temperature 1, whose replies cannot be the same.
 
 The sidecar's reply must have the form of the server's, and agree with itself and with the server: its text is what
-vLLM's own detokenizer makes of its ids, there is a log-probability for each id, and it is what the server gives as a prompt
-log-probability to the same id after the same tokens; the reason for the end is true; the usage counts the ids.
+vLLM's own detokenizer makes of its ids; there is a log-probability for each id, and it is what the server gives as a
+prompt log-probability to the same id after the same tokens; the reason for the end is true; the usage counts the ids.
 """
 
 from collections.abc import Iterator

@@ -124,7 +124,8 @@ SAME_IN_STREAM: dict[str, Change] = {
     "two chunks in one": lambda events: [_chunk(" four,", [1, 2], counted=2), *events[2:]],
     "all chunks in one": lambda events: [_chunk(" four, five", [1, 2, 3], counted=3, **_END), *events[3:]],
     "text held back": lambda events: [
-        _chunk("", [1], counted=1), _chunk(" four", [2], counted=2), _chunk(", five", [3], counted=3, **_END), *events[3:]
+        _chunk("", [1], counted=1), _chunk(" four", [2], counted=2), _chunk(", five", [3], counted=3, **_END),
+        *events[3:],
     ],
 }  # fmt: skip
 

@@ -12,7 +12,6 @@ into parts that do not depend on where it was cut:
 - the order: opening chunks first, the usage after every choice, `[DONE]` at the end and only there.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -193,4 +192,5 @@ def _usage(left: Choice, right: Choice, path: str) -> Iterator[Difference]:
         if grows != sorted(grows):
             yield Difference(f"{path}.usage.completion_tokens", "<growing>", grows)
         if len(right.counted) != len(right.chunks):
-            yield Difference(f"{path}.usage (chunks with it)", "<every>", f"{len(right.counted)} of {len(right.chunks)}")
+            counted = f"{len(right.counted)} of {len(right.chunks)}"
+            yield Difference(f"{path}.usage (chunks with it)", "<every>", counted)

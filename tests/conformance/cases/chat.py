@@ -53,6 +53,9 @@ MESSAGES = {
     "chat_template_kwargs alone": {"chat_template_kwargs": {"enable_thinking": False}},
     "documents": {"documents": [{"title": "A", "text": "B"}]},
     "truncate_prompt_tokens": {"truncate_prompt_tokens": 20, "return_token_ids": True},
+    "truncation_side right": {
+        "truncate_prompt_tokens": 20, "truncation_side": "right", "return_token_ids": True,
+    },
     "model absent": {"model": OMIT},
 }  # fmt: skip
 

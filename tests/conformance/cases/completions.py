@@ -197,8 +197,10 @@ IDENTIFIED = {
 # Sent once before: how much of the prompt was cached shows in the usage.
 WARM = {
     "warm cache": {"prompt": HI_IDS, "cache_salt": "warm-completions"},
-    "warm cache, streamed": {"prompt": HI_IDS, "cache_salt": "warm-completions", "stream": True, "stream_options": USAGE},
-}
+    "warm cache, streamed": {
+        "prompt": HI_IDS, "cache_salt": "warm-completions", "stream": True, "stream_options": USAGE,
+    },
+}  # fmt: skip
 
 _GROUPS = {
     "prompts": PROMPTS,
