@@ -1,6 +1,7 @@
 """Part four: mutated requests, which the sidecar must treat as the server does.
 
-For each, the class of the status and the error's type are compared. Afterwards nothing may be left under way.
+For each, the class of the status and the error's type are compared, and the whole replies where the server accepts a
+request at temperature 0. Afterwards nothing may be left under way.
 """
 
 import random
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import counters
+import differential
 import mutations
 import wire
 from case import Case
@@ -39,7 +41,9 @@ def check(case: Case, direct: str, proxied: str) -> list[str]:
     except NoReply as error:
         return [f"{error} within {REPLY_WITHIN:.0f} s; {_reproducer(case)}"]
     if kind(left) == kind(right):
-        return []
+        found = differential.differences(left, right, same_ids=False) if left.status == 200 and _greedy(case) else ()
+        # Others' requests for the same prompt are under way: how much of it is cached is a matter of chance.
+        return [f"{each}; {_reproducer(case)}" for each in found if "prompt_tokens_details" not in each.path]
     difference = f"direct {kind(left)}, sidecar {kind(right)}; {_reproducer(case)}"
     return [difference, f"{left.body[:300]}", f"{right.body[:300]}"]
 
@@ -55,6 +59,16 @@ def kind(reply: Reply) -> tuple[str, object]:
         return family, "not JSON"
     error = body.get("error") if isinstance(body, dict) else None
     return family, error.get("type") if isinstance(error, dict) else sorted(body)
+
+
+def _greedy(case: Case) -> bool:
+    """Whether a request leaves nothing to chance."""
+    try:
+        body = wire.parse(case.raw)
+        temperature = body.get("sampling_params", body).get("temperature")
+    except (ValueError, AttributeError):
+        return False
+    return not isinstance(temperature, bool) and temperature == 0
 
 
 def _reproducer(case: Case) -> str:

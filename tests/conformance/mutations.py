@@ -140,6 +140,9 @@ def _tamed(path: str, fields: dict) -> dict:
     for name in _ROWS:
         if name in fields:
             fields[name] = 0 if _number(fields[name]) == -1 else _small(fields[name], MOST_ROWS, 49152)
+    # vLLM 0.32 spoils the rows of every other request that is computed together with one that has this.
+    if isinstance(fields.get("logprob_token_ids"), list):
+        fields["logprob_token_ids"] = []
     limits = [fields.get(name) for name in (_LIMITS if path == CHAT else _LIMITS[:1])]
     if all(limit is None for limit in limits):
         fields["max_tokens"] = 2

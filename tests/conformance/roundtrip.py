@@ -37,7 +37,7 @@ def requests(words: Vocabulary, seed: int) -> list[Case]:
 
 
 def _request(words: Vocabulary, draw: random.Random, number: int) -> Case:
-    body: dict = {"model": MODEL, "max_tokens": draw.randint(6, 24), "temperature": 1.0, "stream": True}
+    body: dict = {"model": MODEL, "max_tokens": draw.randint(6, 16), "temperature": 1.0, "stream": True}
     body |= {"return_token_ids": True, "skip_special_tokens": draw.random() < 0.5}
     kind = ("allowed", "biased", "free")[number % 3]
     path = draw.choice((COMPLETIONS, COMPLETIONS, CHAT))

@@ -35,11 +35,15 @@ REQUESTS = {
     "streamed, token ids": ({"stream": True, "return_token_ids": True}, {"logprobs": 0}),
     "streamed, output_mode text": ({"stream": True, "output_mode": "text"}, {"logprobs": 1}),
     "streamed, n 2, top_k 1": ({"stream": True}, {"n": 2, "temperature": 1.0, "top_k": 1}),
+    "streamed, n 2, top_k 1, a block cached": (
+        {"stream": True, "stream_options": USAGE, "token_ids": HI_IDS}, {"n": 2, "temperature": 1.0, "top_k": 1},
+    ),
+    "n 2, top_k 1, a block cached": ({"token_ids": HI_IDS}, {"n": 2, "temperature": 1.0, "top_k": 1}),
     "streamed, stop token": ({"stream": True}, {"stop_token_ids": [COMMA]}),
     "streamed, stop string": ({"stream": True, "output_mode": "text"}, {"stop": ["e, s"]}),
     "streamed, prompt_logprobs": ({"stream": True}, {"prompt_logprobs": 1}),
     "streamed, one token": ({"stream": True, "stream_options": USAGE}, {"max_tokens": 1, "logprobs": 1}),
-}
+}  # fmt: skip
 
 PARAMETERS = {
     "max_tokens 1": {"max_tokens": 1},
