@@ -7,7 +7,7 @@ into parts that do not depend on where it was cut:
 - every other value that some chunk of a choice holds, with where it is: in every chunk, or in the choice's first, last
   or other chunks. A choice that came in a single chunk may have it at either end;
 - the key order of each kind of chunk: the chat's opening chunk with the role, a chunk with content, one that
-  finishes a choice, the one with the usage. Of content chunks some kinds may be missing, where the last one holds all;
+  finishes a choice, the one with the usage. There may be no content chunk, where the last one holds everything;
 - the usage: each choice's last, and whether it only ever grows;
 - the order: opening chunks first, the usage after every choice, `[DONE]` at the end and only there.
 """
@@ -139,6 +139,8 @@ def compare(direct: Stream, proxied: Stream) -> Iterator[Difference]:
 def _kinds(direct: Stream, proxied: Stream) -> Iterator[Difference]:
     for kind in dict.fromkeys([*direct.shapes, *proxied.shapes]):
         left, right = direct.shapes.get(kind, []), proxied.shapes.get(kind, [])
+        if kind == "content" and not (left and right):
+            continue
         strange = [shape for shape in right if shape not in left]
         if strange:
             yield of_keys(f"<{kind} chunk>", left[0] if left else [], strange[0])

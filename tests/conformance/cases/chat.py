@@ -186,6 +186,7 @@ UNSALTED = {"no cache_salt": {"messages": [{"role": "system", "content": "Hi"}]}
 IDENTIFIED = {
     "request_id": ({"request_id": "mine"}, {}),
     "X-Request-Id": ({}, {"X-Request-Id": "from-the-header"}),
+    "X-Request-Id beyond ASCII": ({}, {"X-Request-Id": "ä b/c"}),
     "X-Request-Id, streamed": ({"stream": True}, {"X-Request-Id": "from-the-header"}),
 }
 

@@ -197,6 +197,7 @@ IDENTIFIED = {
     "request_id": ({"request_id": "mine"}, {}),
     "X-Request-Id": ({}, {"X-Request-Id": "from-the-header"}),
     "X-Request-Id before request_id": ({"request_id": "mine"}, {"X-Request-Id": "from-the-header"}),
+    "X-Request-Id beyond ASCII": ({}, {"X-Request-Id": "ä b/c"}),
     "X-Request-Id, streamed": ({"stream": True}, {"X-Request-Id": "from-the-header"}),
 }
 

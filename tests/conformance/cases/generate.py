@@ -117,6 +117,7 @@ ENDING = {
 IDENTIFIED = {
     "request_id": ({"request_id": "mine"}, {}),
     "X-Request-Id": ({}, {"X-Request-Id": "from-the-header"}),
+    "X-Request-Id beyond ASCII": ({}, {"X-Request-Id": "ä b/c"}),
     "X-Request-Id, streamed": ({"stream": True}, {"X-Request-Id": "from-the-header"}),
 }
 
