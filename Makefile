@@ -29,6 +29,11 @@ exactness: nextest ## Compare 36,000 sampled answers with the server's exact dis
 	$(TARGET) with float32 -- cargo nextest run --locked --profile exactness --test real --run-ignored only \
 		--no-capture long_form
 
+.PHONY: conformance
+conformance: ## Ask a real vLLM the same things directly and through the sidecar, compare the replies (about 20 minutes)
+	cargo build --locked
+	$(TARGET) with float32 -- python3 tests/conformance/conformance.py --binary target/debug/sidedraft $(CONFORMANCE_FLAGS)
+
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences
 	cargo fmt --check
