@@ -222,17 +222,20 @@ impl Running {
         }
     }
 
-    /// Tells the listener what is new; `true` while the rollout goes on and somebody listens.
+    /// Tells the listener what is new; `true` while the rollout goes on and somebody listens. Loses nothing if it is
+    /// dropped while it waits for a listener that is behind.
     async fn flush(&mut self) -> bool {
         let finish = self.sequence.finish().cloned();
         let over = finish.is_some();
         if self.fresh.is_empty() && !over {
             return true;
         }
+        let Ok(place) = self.events.reserve().await else { return false };
         let tokens = std::mem::take(&mut self.fresh);
         let versions = over.then(|| self.versions.spans(self.sequence.committed()));
         let delta = Delta { tokens, text: self.sequence.take_text(), finish, prefill: self.prefill.take(), versions };
-        self.events.send(Ok(delta)).await.is_ok() && !over
+        place.send(Ok(delta));
+        !over
     }
 
     async fn propose(&mut self) -> Proposal {
@@ -292,7 +295,16 @@ impl Running {
                 let version = self.version(Some(&span.version), turn);
                 self.versions.stamp(start + span.start, &version);
             }
-            if self.sequence.finish().is_some() || decoded >= length || !self.flush().await {
+            if self.sequence.finish().is_some() || decoded >= length {
+                return Ok(());
+            }
+            let listening = tokio::select! {
+                biased;
+                listening = self.flush() => listening,
+                // A client that does not read must not keep a control request waiting.
+                () = &mut wanted => false,
+            };
+            if !listening {
                 return Ok(());
             }
         }

@@ -25,6 +25,7 @@ mod outages;
 mod policy_updates;
 mod retries;
 mod rig;
+mod slow_readers;
 mod streams;
 mod tiny_llama;
 mod trainer;
