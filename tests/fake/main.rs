@@ -29,4 +29,5 @@ mod slow_readers;
 mod streams;
 mod tiny_llama;
 mod trainer;
+mod unannounced;
 mod versions;
