@@ -4,6 +4,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aborts;
 mod binary;
 mod cancellation;
 mod compare;
