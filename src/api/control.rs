@@ -85,17 +85,24 @@ pub(super) async fn pass(
     let fields = serde_json::from_slice::<Value>(known).unwrap_or_default();
     match action {
         Action::Pause(mode, path, field) => {
-            let pause = control.pause(mode).await;
+            // What the server refuses must have ended nothing.
+            let first = if mode == PauseMode::Abort { None } else { Some(control.pause(mode).await) };
             let response = forward(upstream, request).await;
             if response.status().is_success() {
+                let pause = match first {
+                    Some(pause) => pause,
+                    None => control.pause(mode).await,
+                };
                 pause.keep();
                 tokio::spawn(watch_for_resume(upstream.clone(), control.clone(), path, field));
             }
             response
         }
         Action::Resume => {
+            // Woken part by part, the server sleeps until the last.
+            let in_part = request.uri().query().is_some_and(|query| query.contains("tags="));
             let response = forward(upstream, request).await;
-            if response.status().is_success() {
+            if response.status().is_success() && !(in_part && stands(upstream, "/is_sleeping", "is_sleeping").await) {
                 control.resume();
             }
             response
@@ -160,16 +167,20 @@ async fn watch_for_resume(upstream: Upstream, control: Control, path: &'static s
             () = control.resumed() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let paused = match upstream.get(path).await {
-            Ok(body) => serde_json::from_slice::<Value>(&body).is_ok_and(|reply| reply[field] == true),
-            // While it does not answer, nothing could go on anyway.
-            Err(error) => error.is_transient(),
-        };
-        if !paused && control.is_paused() {
+        if !stands(&upstream, path, field).await && control.is_paused() {
             tracing::warn!("generation has resumed without a word to this sidecar");
             control.resume();
             return;
         }
+    }
+}
+
+/// Whether the server says that a pause still stands.
+async fn stands(upstream: &Upstream, path: &'static str, field: &str) -> bool {
+    match upstream.get(path).await {
+        Ok(body) => serde_json::from_slice::<Value>(&body).is_ok_and(|reply| reply[field] == true),
+        // While it does not answer, nothing could go on anyway.
+        Err(error) => error.is_transient(),
     }
 }
 

@@ -23,6 +23,7 @@ mod invalid;
 mod lost_rows;
 mod metrics;
 mod outages;
+mod pauses;
 mod policy_updates;
 mod retries;
 mod rig;
