@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Method, Request, Response, Uri};
 use http_body_util::BodyExt;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::body::{Body, full};
 use super::forward::forward;
@@ -74,19 +74,6 @@ fn mode(query: &str) -> PauseMode {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Fields {
-    /// Of an abort.
-    #[serde(default)]
-    request_ids: Option<Vec<String>>,
-    /// Of `/update_weight_version`.
-    #[serde(default)]
-    new_version: Option<String>,
-    /// Of `/finish_weight_update`.
-    #[serde(default)]
-    weight_version: Option<String>,
-}
-
 /// Does what the request asks to the rollouts here and sends it on. `known` is its body where it was read.
 pub(super) async fn pass(
     upstream: &Upstream,
@@ -95,38 +82,47 @@ pub(super) async fn pass(
     request: Request<Body>,
     known: &Bytes,
 ) -> Response<Body> {
-    let fields = serde_json::from_slice::<Fields>(known).unwrap_or_default();
+    let fields = serde_json::from_slice::<Value>(known).unwrap_or_default();
     match action {
         Action::Pause(mode, path, field) => {
-            let pause = control.pause(mode).await;
+            // What the server refuses must have ended nothing.
+            let first = if mode == PauseMode::Abort { None } else { Some(control.pause(mode).await) };
             let response = forward(upstream, request).await;
             if response.status().is_success() {
+                let pause = match first {
+                    Some(pause) => pause,
+                    None => control.pause(mode).await,
+                };
                 pause.keep();
                 tokio::spawn(watch_for_resume(upstream.clone(), control.clone(), path, field));
             }
             response
         }
         Action::Resume => {
+            // Woken part by part, the server sleeps until the last.
+            let in_part = request.uri().query().is_some_and(|query| query.contains("tags="));
             let response = forward(upstream, request).await;
-            if response.status().is_success() {
+            if response.status().is_success() && !(in_part && stands(upstream, "/is_sleeping", "is_sleeping").await) {
                 control.resume();
             }
             response
         }
         Action::Abort => {
-            // The server aborts whatever it runs where no request is named.
-            let named = fields.request_ids.filter(|ids| !ids.is_empty());
-            let count = control.abort(named.as_deref());
             let response = forward(upstream, request).await;
+            if !response.status().is_success() {
+                return response;
+            }
+            let named = named(&fields["request_ids"]);
+            let count = control.abort(named.as_deref());
             if named.is_none() { add_to_count(response, count).await } else { response }
         }
         Action::Weights | Action::Version => {
             let hold = control.hold().await;
             let response = forward(upstream, request).await;
-            let version = fields.new_version.or(fields.weight_version);
+            let version = fields["new_version"].as_str().or(fields["weight_version"].as_str());
             if let Some(version) = version.filter(|_| response.status().is_success() && action == Action::Version) {
                 tracing::info!(version, "the policy has a new version");
-                control.set_version(&version);
+                control.set_version(version);
             }
             drop(hold);
             response
@@ -134,19 +130,25 @@ pub(super) async fn pass(
     }
 }
 
+/// The requests that an abort names, as vLLM reads it: none is everybody, a text is a list of one.
+fn named(request_ids: &Value) -> Option<Vec<String>> {
+    match request_ids {
+        Value::String(id) if !id.is_empty() => Some(vec![id.clone()]),
+        Value::Array(ids) if !ids.is_empty() => Some(ids.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        _ => None,
+    }
+}
+
 /// The server counts only what ran there: the rollouts that were aborted here are added.
 async fn add_to_count(response: Response<Body>, count: usize) -> Response<Body> {
-    if !response.status().is_success() {
-        return response;
-    }
     let (mut head, body) = response.into_parts();
     let Ok(body) = body.collect().await.map(http_body_util::Collected::to_bytes) else {
         return Response::from_parts(head, full(Bytes::new()));
     };
-    let parsed = serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(&body);
+    let parsed = serde_json::from_slice::<serde_json::Map<String, Value>>(&body);
     let body = match parsed {
         Ok(mut reply) => {
-            if let Some(aborted) = reply.get("aborted").and_then(serde_json::Value::as_u64) {
+            if let Some(aborted) = reply.get("aborted").and_then(Value::as_u64) {
                 reply.insert("aborted".to_owned(), (aborted + count as u64).into());
             }
             serde_json::to_vec(&reply).map_or(body, Bytes::from)
@@ -165,16 +167,20 @@ async fn watch_for_resume(upstream: Upstream, control: Control, path: &'static s
             () = control.resumed() => return,
             () = tokio::time::sleep(EVERY) => {}
         }
-        let paused = match upstream.get(path).await {
-            Ok(body) => serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|reply| reply[field] == true),
-            // While it does not answer, nothing could go on anyway.
-            Err(error) => error.is_transient(),
-        };
-        if !paused && control.is_paused() {
+        if !stands(&upstream, path, field).await && control.is_paused() {
             tracing::warn!("generation has resumed without a word to this sidecar");
             control.resume();
             return;
         }
+    }
+}
+
+/// Whether the server says that a pause still stands.
+async fn stands(upstream: &Upstream, path: &'static str, field: &str) -> bool {
+    match upstream.get(path).await {
+        Ok(body) => serde_json::from_slice::<Value>(&body).is_ok_and(|reply| reply[field] == true),
+        // While it does not answer, nothing could go on anyway.
+        Err(error) => error.is_transient(),
     }
 }
 

@@ -294,7 +294,8 @@ impl Running {
         metrics.lost_rows.inc_by(evidence.lost_rows as u64);
         metrics.recomputed.inc_by(evidence.recomputed as u64);
         let version = self.version(evidence.version.as_deref(), turn);
-        if self.versions.has_left(&version) {
+        // A version that the server is known to have gone back to is no longer an older one.
+        if version != *turn.version() && self.versions.has_left(&version) {
             settings.metrics.control.stale_rounds.inc();
             return Ok(());
         }
@@ -335,8 +336,7 @@ impl Running {
                 Next::Outside => {
                     let (draft, observation) = (&proposal.drafts[at], &evidence.observations[at]);
                     let (scored, drawn_under) = self.draw_outside(draft, observation).await?;
-                    if drawn_under.is_some_and(|other| *other != **version) {
-                        settings.metrics.control.stale_rounds.inc();
+                    if self.is_stray(drawn_under, version) {
                         return Ok(at);
                     }
                     self.commit(scored, version)?;
@@ -345,8 +345,7 @@ impl Running {
                 Next::Sample => {
                     settings.metrics.speculation.unknown_rows.inc();
                     let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.tokens()).await?;
-                    if told.is_some_and(|other| *other != **version) {
-                        settings.metrics.control.stale_rounds.inc();
+                    if self.is_stray(told, version) {
                         return Ok(at);
                     }
                     let agrees = scored.token == proposal.drafts[at].token;
@@ -357,6 +356,15 @@ impl Running {
                 }
             }
         }
+    }
+
+    /// Whether a token was drawn under another version than the rows of its step.
+    fn is_stray(&self, told: Option<String>, version: &str) -> bool {
+        let Some(other) = told.filter(|other| *other != version) else { return false };
+        let settings = &self.shared.settings;
+        settings.control.observe_version(&other);
+        settings.metrics.control.stale_rounds.inc();
+        true
     }
 
     /// The token of a position whose residual was found to lie in the tail of its row.

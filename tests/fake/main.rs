@@ -4,12 +4,14 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod aborts;
 mod binary;
 mod cancellation;
 mod chat;
 mod compare;
 mod constrained_sampling;
 mod constraints;
+mod crowd;
 mod draft_failures;
 mod drafters;
 mod end_tokens;
@@ -23,17 +25,23 @@ mod generate;
 mod generate_by_completions;
 mod greedy;
 mod groups;
+mod held_steps;
 mod invalid;
 mod limits;
 mod lost_rows;
 mod metrics;
 mod outages;
+mod pauses;
+mod policy_updates;
 mod replies;
 mod retries;
 mod rig;
 mod secrets;
 mod session_fields;
 mod slow_listener;
+mod slow_readers;
 mod streams;
 mod tiny_llama;
+mod trainer;
+mod unannounced;
 mod versions;
