@@ -38,7 +38,6 @@ mod retries;
 mod rig;
 mod secrets;
 mod session_fields;
-mod slow_listener;
 mod slow_readers;
 mod streams;
 mod tiny_llama;

@@ -10,7 +10,7 @@ use sidedraft::speculation::{Proposal, Sampling};
 use sidedraft::telemetry::Metrics;
 use sidedraft::text::StopStrings;
 use sidedraft::upstream::{Constraints, Route, SamplingFields, Upstream};
-use sidedraft::verify::Terms;
+use sidedraft::verify::{PrefillWishes, Terms};
 
 use super::drafters::{often_right, told};
 use super::rig::endless;
@@ -70,8 +70,7 @@ impl Bench {
                 include_stop_str_in_output: false,
             },
             text: TextRules { skip_special_tokens: true, spaces_between_special_tokens: true },
-            prompt_logprobs: None,
-            names_prompt_tokens: false,
+            prefill: PrefillWishes::default(),
         };
         self.engine.start(rollout, 1).pop().unwrap()
     }
