@@ -216,6 +216,9 @@ impl Running {
     async fn decode(&mut self, turn: &Turn) -> Result<(), RolloutError> {
         let room = self.sequence.room();
         let burst = self.shared.settings.policy.decode_burst;
+        // Where a few more tokens are under other constraints than the rest, those come first.
+        let barred = self.sequence.barred();
+        let burst = if barred > 0 { burst.min(barred) } else { burst };
         let length = if self.drafters.is_empty() { room } else { room.min(burst) };
         let start = self.sequence.committed();
         let stream = self.shared.sampler.decode(&self.terms, self.sequence.tokens(), length).await?;

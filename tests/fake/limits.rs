@@ -103,3 +103,12 @@ async fn a_prompt_near_the_end_of_the_context_gets_what_is_left() {
         }
     }
 }
+
+#[tokio::test]
+async fn limits_hold_where_nothing_is_rendered() {
+    let by_operator = rig(false, Some(11), None).await;
+    for route in [CHAT, COMPLETIONS] {
+        assert_eq!(granted(&by_operator, route, json!(30)).await, 11);
+    }
+    assert_eq!(granted(&rig(false, None, Some(21)).await, CHAT, Value::Null).await, 21);
+}

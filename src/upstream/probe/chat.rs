@@ -1,6 +1,7 @@
 //! What a server makes of chat completions: whether it answers them plainly, and how long they may get.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -11,6 +12,8 @@ use crate::upstream::error::UpstreamError;
 use crate::upstream::origin::Origin;
 
 const PATH: &str = "/v1/chat/completions";
+/// How long a refusal may take.
+const REFUSAL_TIME: Duration = Duration::from_secs(5);
 /// The keys of a reply, of a choice and of a message in the shape that this sidecar answers in (vLLM 0.32).
 const REPLY: [&str; 14] = [
     "choices",
@@ -63,7 +66,11 @@ impl Upstream {
         let (renders, limits) = match self.limits(origin, &messages, max_model_len).await {
             Ok(limits) => (true, limits),
             Err(error) if error.is_transient() => return Err(error),
-            Err(_) => (false, TokenLimits::default()),
+            Err(_) => {
+                let prompt_tokens = reply["usage"]["prompt_tokens"].as_u64().unwrap_or_default();
+                let room = max_model_len.saturating_sub(usize::try_from(prompt_tokens).unwrap_or_default());
+                (false, self.limits_by_refusal(origin, &messages, max_model_len, room).await?)
+            }
         };
         let echoes_text = available && self.echoes_text(origin, &messages).await?;
         let cache_block = self.cache_block(&reply["usage"]).await;
@@ -77,7 +84,8 @@ impl Upstream {
         let (cached, created) = (count(&details["cached_tokens"])?, count(&details["created_cache_tokens"])?);
         let page = self.get("/metrics").await.ok()?;
         let page = String::from_utf8_lossy(&page);
-        let (_, after) = page.split_once(",block_size=\"")?;
+        let label = ["{block_size=\"", ",block_size=\""];
+        let (_, after) = label.iter().find_map(|label| page.split_once(label))?;
         let chat = ChatSupport { cache_block: after.split('"').next()?.parse().ok(), ..ChatSupport::default() };
         let explained = chat.created_cache_tokens(count(&usage["prompt_tokens"])?, cached) == Some(created);
         chat.cache_block.filter(|_| explained)
@@ -101,6 +109,31 @@ impl Upstream {
         Ok(TokenLimits { most, default })
     }
 
+    /// The same from a server that does not render: it refuses to give more tokens at least than at most, before it
+    /// computes anything, and says how many the most are.
+    async fn limits_by_refusal(
+        &self,
+        origin: &Origin,
+        messages: &Value,
+        max_model_len: usize,
+        room: usize,
+    ) -> Result<TokenLimits, UpstreamError> {
+        let ask = async |max_tokens: Option<usize>| {
+            let request = json!({
+                "model": origin.model, "messages": messages, "max_tokens": max_tokens, "min_tokens": max_model_len,
+            });
+            // A server that does not refuse is not to compute all that.
+            match tokio::time::timeout(REFUSAL_TIME, self.post(origin, PATH, &request)).await {
+                Ok(Err(UpstreamError::Status(refusal))) if refusal.status.is_client_error() => {
+                    Ok(most_in(&String::from_utf8_lossy(&refusal.body)).filter(|most| *most < room))
+                }
+                Ok(Err(error)) if error.is_transient() => Err(error),
+                _ => Ok(None),
+            }
+        };
+        Ok(TokenLimits { default: ask(None).await?, most: ask(Some(room)).await? })
+    }
+
     async fn echoes_text(&self, origin: &Origin, messages: &Value) -> Result<bool, UpstreamError> {
         let request = json!({
             "model": origin.model, "messages": messages, "max_tokens": 1, "stream": true, "echo": true,
@@ -111,5 +144,23 @@ impl Upstream {
             Err(error) if error.is_transient() => Err(error),
             Err(_) => Ok(false),
         }
+    }
+}
+
+/// The number in "min_tokens must be less than or equal to max_tokens=21, got 4096."
+fn most_in(refusal: &str) -> Option<usize> {
+    let (_, after) = refusal.split_once("max_tokens=")?;
+    after.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_refusal_names_the_most_tokens() {
+        let text = "min_tokens must be less than or equal to max_tokens=21, got 4096. (parameter=min_tokens)";
+        assert_eq!(most_in(text), Some(21));
+        assert_eq!(most_in("no"), None);
     }
 }
