@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use super::rig::{COMPLETIONS, GENERATE, Plan, Rig, answer, endless};
 use super::support::fake_vllm::FakeConfig;
 use super::trainer::{
-    CHAT, Choice, ENDPOINTS, assert_undisturbed, choice, events, events_of, hung_in, request, send, send_named,
-    streamed, tell, until,
+    CHAT, Choice, ENDPOINTS, assert_undisturbed, choice, events, hung_in, request, send, send_named, streamed, tell,
+    until,
 };
 
 const ABORT: &str = "/abort_requests";
@@ -198,10 +198,9 @@ async fn ids_that_are_not_a_list_of_texts_do_not_mean_all() {
         let asked = request(COMPLETIONS, 0.0, 12);
         let start = || send_named(&rig, COMPLETIONS, &asked, Some("r"));
         let (rollout, hang) = hung_in(&rig, &[COMPLETIONS, GENERATE], start).await;
-        let (_, other) = (rig.through(ABORT, &json!({"request_ids": ids})).await, ends);
+        tell(&rig, ABORT, &json!({"request_ids": ids})).await;
         hang.release();
-        let (_, text) = rollout.await.unwrap();
-        let choice = Choice::of(&events_of(&text), 0);
-        if other { assert_aborted(&rig, &choice) } else { assert_whole(&rig, &choice) }
+        let choice = choice(rollout).await;
+        if ends { assert_aborted(&rig, &choice) } else { assert_whole(&rig, &choice) }
     }
 }
