@@ -159,7 +159,11 @@ impl Control {
     }
 
     /// Does to the rollouts what a pause does before the server is told of it.
+    ///
+    /// Rollouts that stand still already cannot be finished first: each of their steps is a new request to the server,
+    /// which takes none.
     pub async fn pause(&self, mode: PauseMode) -> Pause {
+        let mode = if mode == PauseMode::Wait && self.is_paused() { PauseMode::Keep } else { mode };
         let barrier = match mode {
             PauseMode::Abort => {
                 self.abort(None);
@@ -405,6 +409,15 @@ mod tests {
         assert!(control.is_paused() && after.turn().now_or_never().is_none());
         control.resume();
         after.turn().await;
+    }
+
+    #[tokio::test]
+    async fn a_pause_that_waits_does_not_wait_for_those_that_stand_still() {
+        let control = control();
+        let _member = member(&control, "a");
+        control.pause(PauseMode::Keep).await.keep();
+        control.pause(PauseMode::Wait).await.keep();
+        assert!(control.is_paused());
     }
 
     #[tokio::test]

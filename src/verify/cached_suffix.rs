@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::rows::{self, PromptRows};
-use super::sampler::scored;
+use super::sampler::{mixed_versions, scored};
 use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier};
 use crate::speculation::{Observation, Scored, TokenId};
 use crate::upstream::{Call, Reply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
@@ -74,23 +74,28 @@ impl CachedSuffix {
     /// that ends with the draft leaves the draft's own block to be computed, for a prompt is never cached to its
     /// end; so the row is there, unless the context alone is cached right up to it. Then, and for drafts that
     /// were not drawn, the server's own sample decides.
-    async fn recover(
-        &self,
-        round: &Round<'_>,
-        tokens: &[TokenId],
-        index: usize,
-    ) -> Result<(Observation, bool), UpstreamError> {
+    async fn recover(&self, round: &Round<'_>, tokens: &[TokenId], index: usize) -> Result<Recovered, UpstreamError> {
         let mut recomputed = false;
         if !round.proposal.is_certain() {
             let (reply, anew) = self.score(round, &tokens[..=index]).await?;
             if let Some(observation) = self.observe(round, &reply, index + 1, index) {
-                return Ok((observation, anew));
+                let version = reply.choices.into_iter().next().and_then(|choice| choice.version);
+                return Ok(Recovered { observation, recomputed: anew, version });
             }
             recomputed = anew;
         }
-        let (sampled, _) = self.sampler.sample(round.terms, &tokens[..index]).await?;
-        Ok((Observation::Sampled(sampled), recomputed))
+        let (sampled, version) = self.sampler.sample(round.terms, &tokens[..index]).await?;
+        Ok(Recovered { observation: Observation::Sampled(sampled), recomputed, version })
     }
+}
+
+/// What was found out about a position whose row was lost.
+struct Recovered {
+    observation: Observation,
+    /// Whether the server had to compute everything anew.
+    recomputed: bool,
+    /// The policy version that said it, where the server tells.
+    version: Option<String>,
 }
 
 impl Verifier for CachedSuffix {
@@ -108,15 +113,18 @@ impl Verifier for CachedSuffix {
                 (start..tokens.len()).map(|index| self.observe(&round, &reply, tokens.len(), index)).collect();
             let lost: Vec<usize> =
                 (start..tokens.len()).filter(|index| observations[index - start].is_none()).collect();
-            let recovered = if round.proposal.is_certain() && lost.len() > 1 {
+            let mut versions = Vec::new();
+            let recovered: Vec<Observation> = if round.proposal.is_certain() && lost.len() > 1 {
                 let prompts = lost.iter().map(|index| &tokens[..*index]).collect();
-                let (samples, _) = self.sampler.sample_each(round.terms, prompts).await?;
-                samples.into_iter().map(Observation::Sampled).collect::<Vec<_>>()
+                let (samples, version) = self.sampler.sample_each(round.terms, prompts).await?;
+                versions.push(version);
+                samples.into_iter().map(Observation::Sampled).collect()
             } else {
                 let each = lost.iter().map(|index| self.recover(&round, &tokens, *index));
                 let all = futures_util::future::try_join_all(each).await?;
-                recomputed += all.iter().filter(|(_, anew)| *anew).count();
-                all.into_iter().map(|(observation, _)| observation).collect()
+                recomputed += all.iter().filter(|recovered| recovered.recomputed).count();
+                versions.extend(all.iter().map(|recovered| recovered.version.clone()));
+                all.into_iter().map(|recovered| recovered.observation).collect()
             };
             let lost_rows = lost.len();
             for (index, observation) in lost.into_iter().zip(recovered) {
@@ -124,6 +132,10 @@ impl Verifier for CachedSuffix {
             }
             let protocol = || UpstreamError::Protocol { path: "/inference/v1/generate", reason: "no token".to_owned() };
             let choice = reply.choices.into_iter().next().ok_or_else(protocol)?;
+            // Where the route that sampled does not tell, nobody can.
+            if versions.into_iter().flatten().any(|version| choice.version.as_ref() != Some(&version)) {
+                return Err(mixed_versions());
+            }
             let sampled = choice.tokens.into_iter().next().ok_or_else(protocol)?;
             let bonus = self.bonus(&round, &tokens, sampled).await?;
             let observations = observations.into_iter().flatten().collect();

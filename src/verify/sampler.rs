@@ -148,8 +148,7 @@ impl Sampler {
         };
         let version = drawn.last().and_then(|(_, version)| version.clone());
         if drawn.iter().any(|(_, other)| *other != version) {
-            let reason = "the policy changed within one verification".to_owned();
-            return Err(UpstreamError::Protocol { path: "/inference/v1/generate", reason });
+            return Err(mixed_versions());
         }
         Ok((drawn.into_iter().map(|(scored, _)| scored).collect(), version))
     }
@@ -188,6 +187,12 @@ impl Sampler {
             Route::Generate => self.upstream.generate(&call).await,
         }
     }
+}
+
+/// The weights were changed, by a request that did not come this way, between the calls of one verification.
+pub(super) fn mixed_versions() -> UpstreamError {
+    let reason = "the policy changed within one verification".to_owned();
+    UpstreamError::Protocol { path: "/inference/v1/generate", reason }
 }
 
 fn no_token() -> UpstreamError {

@@ -155,3 +155,32 @@ async fn a_draw_from_the_tail_tells_what_its_row_did_not() {
     let labels = choice.scored_by(&[(FIRST_WEIGHTS, &rig.fake.language_of(FIRST_WEIGHTS)), ("a", &new)]);
     choice.assert_spans(&labels);
 }
+
+#[tokio::test]
+async fn a_sample_for_a_lost_row_is_not_mixed_with_the_rows_of_another_version() {
+    let config = FakeConfig { language: endless(), block_size: 4, ..FakeConfig::default() };
+    let drafters = often_right(&config.language);
+    let rig = Plan::new(config).strategy("cached-suffix").drafters(drafters).start().await;
+    let body = request(GENERATE, 0.0, 20);
+    for _ in 0..2 {
+        choice(send(&rig, GENERATE, &body)).await;
+    }
+    // Until a sample comes after a verification that lost a row.
+    for steps in 2..12 {
+        let (rollout, hang) = hung_in(&rig, &[GENERATE; 12][..steps], || send(&rig, GENERATE, &body)).await;
+        let last = rig.fake.requests().pop().unwrap().json();
+        let is_sample = last["sampling_params"].get("prompt_logprobs").is_none_or(|rows| rows.is_null());
+        if is_sample {
+            rig.fake.set_weights("a");
+        }
+        hang.release();
+        let choice = choice(rollout).await;
+        if is_sample {
+            assert!(rig.metric("sidedraft_verify_refused_total", "") > 0.5);
+            let (old, new) = (rig.fake.language_of(FIRST_WEIGHTS), rig.fake.language_of("a"));
+            choice.assert_spans(&choice.scored_by(&[(FIRST_WEIGHTS, &old), ("a", &new)]));
+            return;
+        }
+    }
+    panic!("no row was lost");
+}
