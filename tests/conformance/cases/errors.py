@@ -185,7 +185,15 @@ ROUTES = {
     "render chat": ("POST", "/v1/chat/completions/render", {**chat.DEFAULT, "request_id": "mine"}),
     "embeddings": ("POST", "/v1/embeddings", {"model": MODEL, "input": "a"}),
     "tokens route of older trainers": ("POST", "/v1/chat/completions/tokens", {"model": MODEL, "messages": HI}),
-    "pause without the development mode": ("POST", "/pause", {}),
+    "is_paused": ("GET", "/is_paused", None),
+    "weight_info": ("GET", "/weight_info", None),
+    "pause in a mode that does not exist": ("POST", "/pause?mode=no", {}),
+    "resume": ("POST", "/resume", {}),
+    "abort of nobody": ("POST", "/abort_requests", {"request_ids": ["nobody"]}),
+    "abort of no JSON object": ("POST", "/abort_requests", []),
+    "update_weight_version": ("POST", "/update_weight_version", {"new_version": "default"}),
+    "update_weight_version without one": ("POST", "/update_weight_version", {}),
+    "reset_prefix_cache": ("POST", "/reset_prefix_cache", {}),
 }
 
 
