@@ -21,8 +21,8 @@ from reference import Reference
 
 # Groups of cases whose requests are worth asking at temperature 1.
 GROUPS = {"trainers", "prompts", "logprobs", "stops", "streams", "text", "messages", "requests", "ending"}
-# They fix the sample, have no sampled ids to look at, or put the prompt into the text.
-_UNFIT = ("echo", "logprobs -1", "top_k 1", "scoring", "continue_final_message")
+# They fix the sample, have no sampled ids to look at, put the prompt into the text, or may fill the model's whole length.
+_UNFIT = ("echo", "logprobs -1", "top_k 1", "scoring", "continue_final_message", "no limit")
 
 
 def chosen() -> list[Case]:
