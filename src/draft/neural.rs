@@ -24,7 +24,7 @@ impl NeuralDrafter {
         let top_m = request.top_k.map_or(sampling.top_m, |top_k| sampling.top_m.min(top_k.max(1)));
         let sampling = DraftSampling { top_m, usable_vocabulary: self.usable_vocabulary, ..sampling };
         match self.sequence.draft(request.context, sampling).await {
-            Ok(drafted) => Ok(Proposal { drafts: drafted.into_iter().map(Draft::from).collect() }),
+            Ok(drafted) => Ok(Proposal { drafts: request.take(drafted.into_iter().map(Draft::from)) }),
             // Nothing is wrong with the model: it has no idea about such a context.
             Err(ModelError::ContextTooLong { .. } | ModelError::EmptyContext) => Ok(Proposal::default()),
             Err(error @ ModelError::Stopped) => Err(DraftError::Stopped(error.to_string())),
@@ -36,7 +36,7 @@ impl NeuralDrafter {
 impl From<DraftedToken> for Draft {
     fn from(drafted: DraftedToken) -> Self {
         let q = drafted.distribution.map_or(DraftDistribution::PointMass, DraftDistribution::Listed);
-        Self { token: drafted.token, q }
+        Self::new(drafted.token, q)
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
     use crate::model::fixture::{MAX_POSITIONS, TinyLlama, options};
 
     fn request(context: &[TokenId], temperature: f64) -> DraftRequest<'_> {
-        DraftRequest { context, length: 5, temperature, top_k: None }
+        DraftRequest { temperature, ..DraftRequest::new(context, 5) }
     }
 
     #[tokio::test]

@@ -23,9 +23,13 @@ impl Drafter for NgramDrafter {
         "ngram"
     }
 
+    fn is_free(&self) -> bool {
+        true
+    }
+
     fn propose<'a>(&'a mut self, request: DraftRequest<'a>) -> ProposalFuture<'a> {
         let drafts = lookup(request.context, self.shortest, self.longest, request.length);
-        let drafts = drafts.iter().map(|token| Draft::certain(*token)).collect();
+        let drafts = request.take(drafts.iter().map(|token| Draft::certain(*token)));
         Box::pin(std::future::ready(Ok(Proposal { drafts })))
     }
 }

@@ -202,10 +202,9 @@ impl Running {
             return Proposal::default();
         }
         let request = DraftRequest {
-            context: self.sequence.tokens(),
-            length,
             temperature: self.sampling.map_or(1.0, |sampling| sampling.temperature()),
             top_k: self.sampling.and_then(|sampling| sampling.top_k()),
+            ..DraftRequest::new(self.sequence.tokens(), length)
         };
         let mut proposal = self.drafters.propose(request).await;
         proposal.drafts.truncate(length);

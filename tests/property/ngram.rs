@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use sidedraft::draft::{DraftRequest, Drafter, NgramDrafter};
 
 fn proposed(context: &[u32], shortest: usize, longest: usize, length: usize) -> Vec<u32> {
-    let request = DraftRequest { context, length, temperature: 1.0, top_k: None };
+    let request = DraftRequest::new(context, length);
     let proposal = NgramDrafter::new(shortest, longest).propose(request).now_or_never().unwrap().unwrap();
     assert!(proposal.is_certain());
     proposal.tokens().collect()
