@@ -1,0 +1,125 @@
+//! The table on standard output, and what has to be said below it.
+
+use std::fmt::Write as _;
+
+use super::comparison::{Comparison, Ratio};
+use super::record::{Cell, Report};
+use super::summary::{ArmSummary, Latency};
+
+/// What a cell does not have.
+const ABSENT: &str = "-";
+
+/// The whole report as text.
+pub(super) fn render(report: &Report) -> String {
+    let mut text = lay_out(&rows(report));
+    // Writing into a string does not fail.
+    for cell in &report.cells {
+        if let Comparison::Unpaired { no_ratio } = &cell.summary.comparison {
+            let _ = writeln!(text, "no ratio for {}: {no_ratio}", name(cell));
+        }
+    }
+    let paired = report.cells.iter().find_map(|cell| match &cell.summary.comparison {
+        Comparison::Paired { speed, .. } => Some(speed),
+        Comparison::Unpaired { .. } => None,
+    });
+    if let Some(speed) = paired {
+        let (pairs, sure) = (speed.pairs.len(), 100.0 * speed.spread.confidence);
+        let _ = writeln!(text, "ratio: proxied to direct, the median of {pairs} pairs (min..max)");
+        let _ = writeln!(text, "interval: holds the true median with {sure:.1}%");
+    }
+    for note in &report.notes {
+        let _ = writeln!(text, "note: {note}");
+    }
+    text
+}
+
+/// What tells a cell from the others.
+pub(super) fn name(cell: &Cell) -> String {
+    let temperature = cell.temperature.map_or_else(String::new, |t| format!(" at temperature {t}"));
+    format!("{}{temperature}, concurrency {}", cell.workload, cell.concurrency)
+}
+
+fn rows(report: &Report) -> Vec<Vec<String>> {
+    let together = report.load.together;
+    let mut head = vec!["workload", "temp", "conc", "direct tok/s", "proxied tok/s", "ratio", "interval"];
+    if together {
+        head.extend(["makespan s", "makespan ratio"]);
+    }
+    head.extend(["accept len", "decoded", "accepted", "direct p50/p99 s", "proxied p50/p99 s"]);
+    let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
+    for cell in &report.cells {
+        let summary = &cell.summary;
+        let (speed, makespan) = match &summary.comparison {
+            Comparison::Paired { speed, makespan } => (Some(speed), Some(makespan)),
+            Comparison::Unpaired { .. } => (None, None),
+        };
+        let rate = |arm: &Option<ArmSummary>| number(arm.as_ref().and_then(|arm| arm.tokens_per_second), 1);
+        let mut row = vec![
+            cell.workload.clone(),
+            cell.temperature.map_or_else(|| "own".to_owned(), |temperature| temperature.to_string()),
+            cell.concurrency.to_string(),
+            rate(&summary.direct),
+            rate(&summary.proxied),
+            ratio(speed),
+            speed.map_or_else(|| ABSENT.to_owned(), |ratio| range(ratio.spread.interval)),
+        ];
+        if together {
+            let span = |arm: &Option<ArmSummary>| number(arm.as_ref().and_then(|arm| arm.makespan), 2);
+            row.extend([format!("{} / {}", span(&summary.direct), span(&summary.proxied)), ratio(makespan)]);
+        }
+        let speculation = summary.speculation.as_ref();
+        row.extend([
+            number(speculation.and_then(|speculation| speculation.acceptance_length), 2),
+            share(speculation.and_then(|speculation| speculation.decoded_share)),
+            share(speculation.and_then(|speculation| speculation.accepted_share)),
+            latency(&summary.direct),
+            latency(&summary.proxied),
+        ]);
+        rows.push(row);
+    }
+    rows
+}
+
+fn ratio(ratio: Option<&Ratio>) -> String {
+    ratio.map_or_else(
+        || "none".to_owned(),
+        |ratio| format!("{:.3} ({})", ratio.spread.median, range((ratio.spread.min, ratio.spread.max))),
+    )
+}
+
+fn range((low, high): (f64, f64)) -> String {
+    format!("{low:.2}..{high:.2}")
+}
+
+fn number(value: Option<f64>, digits: usize) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), |value| format!("{value:.digits$}"))
+}
+
+fn share(value: Option<f64>) -> String {
+    value.map_or_else(|| ABSENT.to_owned(), |value| format!("{:.0}%", 100.0 * value))
+}
+
+fn latency(arm: &Option<ArmSummary>) -> String {
+    match arm.as_ref().and_then(|arm| arm.latency) {
+        Some(Latency { p50, p99, .. }) => format!("{p50:.2} / {p99:.2}"),
+        None => ABSENT.to_owned(),
+    }
+}
+
+/// Columns as wide as their widest field: the first to the left, the others to the right.
+fn lay_out(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
+        .collect();
+    let mut text = String::new();
+    for row in rows {
+        let fields = row.iter().zip(&widths).enumerate().map(|(column, (field, width))| match column {
+            0 => format!("{field:<width$}"),
+            _ => format!("{field:>width$}"),
+        });
+        text.push_str(fields.collect::<Vec<_>>().join("  ").trim_end());
+        text.push('\n');
+    }
+    text
+}
