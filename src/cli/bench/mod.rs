@@ -3,6 +3,7 @@
 mod client;
 mod comparison;
 mod counters;
+mod page;
 mod plan;
 mod progress;
 mod record;
@@ -108,6 +109,9 @@ fn ignored(workloads: &[Workload]) -> Option<String> {
 fn keep(settings: &CompareSettings, report: &Report) -> anyhow::Result<()> {
     if let Some(path) = &settings.json {
         write(path, &serde_json::to_string(report).context("cannot write the report as JSON")?)?;
+    }
+    if let Some(path) = &settings.html {
+        write(path, &page::render(report))?;
     }
     Ok(())
 }

@@ -77,6 +77,10 @@ pub(super) struct CompareSettings {
     /// Write everything that was measured, as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+
+    /// Write a page with plots that needs no other file
+    #[arg(long, value_name = "FILE")]
+    pub html: Option<PathBuf>,
 }
 
 impl CompareSettings {

@@ -82,6 +82,13 @@ impl Summary {
             speculation: Speculation::of(&sound(pairs, Arm::Proxied)),
         }
     }
+
+    pub(super) fn of_arm(&self, arm: Arm) -> Option<&ArmSummary> {
+        match arm {
+            Arm::Direct => self.direct.as_ref(),
+            Arm::Proxied => self.proxied.as_ref(),
+        }
+    }
 }
 
 /// The rounds of an arm that are not void.
@@ -137,7 +144,7 @@ impl Speculation {
         Some(Self {
             acceptance_length: of(counters.accepted_tokens, counters.drafts).map(|accepted| accepted + 1.0),
             acceptance_rate: of(counters.accepted_tokens, counters.draft_tokens),
-            acceptance_by_position: by_position(&counters),
+            acceptance_by_position: acceptance_by_position(&counters),
             decoded_share: of(counters.decoded_tokens, Some(tokens)),
             accepted_share: of(counters.accepted_tokens, Some(tokens)),
             time: TimeShare {
@@ -151,7 +158,8 @@ impl Speculation {
     }
 }
 
-fn by_position(counters: &Counters) -> Option<Vec<f64>> {
+/// Accepted drafts of the drafts at each position, up to the first at which there were none.
+pub(super) fn acceptance_by_position(counters: &Counters) -> Option<Vec<f64>> {
     let (accepted, drafted) = (counters.accepted_by_position.as_ref()?, counters.drafted_by_position.as_ref()?);
     let rates = (0..).map(|position: usize| position.to_string()).map_while(|position| {
         let drafted = *drafted.get(&position).filter(|drafted| **drafted > 0.0)?;

@@ -1,7 +1,5 @@
 //! The table on standard output, and what has to be said below it.
 
-use std::fmt::Write as _;
-
 use super::comparison::{Comparison, Ratio};
 use super::record::{Cell, Report};
 use super::summary::{ArmSummary, Latency};
@@ -11,35 +9,37 @@ const ABSENT: &str = "-";
 
 /// The whole report as text.
 pub(super) fn render(report: &Report) -> String {
-    let mut text = lay_out(&rows(report));
-    // Writing into a string does not fail.
+    let remarks = remarks(report).into_iter().map(|remark| remark + "\n");
+    lay_out(&rows(report)) + &remarks.collect::<String>()
+}
+
+/// What has to be said of the numbers.
+pub(super) fn remarks(report: &Report) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let mut paired = None;
     for cell in &report.cells {
-        if let Comparison::Unpaired { no_ratio } = &cell.summary.comparison {
-            let _ = writeln!(text, "no ratio for {}: {no_ratio}", name(cell));
+        match &cell.summary.comparison {
+            Comparison::Unpaired { no_ratio } => remarks.push(format!("no ratio for {}: {no_ratio}", name(cell))),
+            Comparison::Paired { speed, .. } => paired = Some(speed),
         }
     }
-    let paired = report.cells.iter().find_map(|cell| match &cell.summary.comparison {
-        Comparison::Paired { speed, .. } => Some(speed),
-        Comparison::Unpaired { .. } => None,
-    });
     if let Some(speed) = paired {
         let (pairs, sure) = (speed.pairs.len(), 100.0 * speed.spread.confidence);
-        let _ = writeln!(text, "ratio: proxied to direct, the median of {pairs} pairs (min..max)");
-        let _ = writeln!(text, "interval: holds the true median with {sure:.1}%");
+        remarks.push(format!("ratio: proxied to direct, the median of {pairs} pairs (min..max)"));
+        remarks.push(format!("interval: holds the true median with a probability of {sure:.1}%"));
     }
-    for note in &report.notes {
-        let _ = writeln!(text, "note: {note}");
-    }
-    text
+    remarks.extend(report.notes.iter().map(|note| format!("note: {note}")));
+    remarks
 }
 
 /// What tells a cell from the others.
-pub(super) fn name(cell: &Cell) -> String {
+fn name(cell: &Cell) -> String {
     let temperature = cell.temperature.map_or_else(String::new, |t| format!(" at temperature {t}"));
     format!("{}{temperature}, concurrency {}", cell.workload, cell.concurrency)
 }
 
-fn rows(report: &Report) -> Vec<Vec<String>> {
+/// A row of heads, and one for each cell.
+pub(super) fn rows(report: &Report) -> Vec<Vec<String>> {
     let together = report.load.together;
     let mut head = vec!["workload", "temp", "conc", "direct tok/s", "proxied tok/s", "ratio", "interval"];
     if together {
