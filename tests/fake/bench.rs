@@ -41,7 +41,7 @@ impl Bench {
     async fn run(&self, flags: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidedraft"));
         command.arg("bench").arg("--workload").arg(self.path("lines.jsonl"));
-        command.arg("--json").arg(self.path("report.json")).args(flags);
+        command.arg("--json").arg(self.path("report.json")).arg("--html").arg(self.path("page.html")).args(flags);
         command.kill_on_drop(true).output().await.unwrap()
     }
 
@@ -108,6 +108,26 @@ async fn every_number_can_be_recomputed_from_the_rollouts() {
         }
         let shown = format!("{:.3}", middle_of_three(&ratios));
         assert!(stdout(&output).contains(&shown), "{shown} in {}", stdout(&output));
+    }
+}
+
+#[tokio::test]
+async fn the_page_shows_the_ratio_and_asks_nobody_for_anything() {
+    let (rig, bench) = (Rig::usual().await, Bench::usual());
+    let urls = ["--direct", &rig.fake.url(), "--proxy", &rig.sidecar.url];
+    let flags = ["--concurrency", "1,2", "--rounds", "3", "--requests", "3", "--temperatures", "0,1"];
+    let output = bench.run(&[&urls[..], &flags, &["--max-tokens", "6"]].concat()).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    let page = std::fs::read_to_string(bench.path("page.html")).unwrap();
+    for cell in list(&bench.report()["cells"]) {
+        let median = cell["summary"]["comparison"]["speed"]["median"].as_f64().unwrap();
+        assert!(page.contains(&format!(">{median:.2} (")), "{median} in {page}");
+    }
+    for (figure, count) in [("Ratio of tokens/s", 2), ("Tokens per second", 2), ("Rollout latency, 2 at a time", 2)] {
+        assert_eq!(page.matches(&format!("<h3>{figure}")).count(), count, "{figure}");
+    }
+    for outside in ["http", "src=", "href", "url(", "@import", "<script", "<link"] {
+        assert!(!page.contains(outside), "{outside}");
     }
 }
 
@@ -224,7 +244,7 @@ async fn what_cannot_be_compared_fairly_is_refused() {
     let refused = async |flags: &[&str]| {
         let output = bench.run(flags).await;
         assert_eq!(output.status.code(), Some(1), "{}", stdout(&output));
-        assert!(output.stdout.is_empty() && !bench.path("report.json").exists());
+        assert!(output.stdout.is_empty() && !bench.path("report.json").exists() && !bench.path("page.html").exists());
         assert_eq!(stderr(&output).lines().count(), 1, "{}", stderr(&output));
         stderr(&output)
     };

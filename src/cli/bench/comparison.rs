@@ -135,8 +135,8 @@ mod tests {
     fn one_arm_leaves_no_ratio() {
         let direct = Pair { direct: Some(round(1, 1.0)), proxied: None };
         let proxied = Pair { direct: None, proxied: Some(round(1, 1.0)) };
-        assert_eq!(refusal(&[direct.clone()]), "only the direct server was measured");
-        assert_eq!(refusal(&[proxied.clone()]), "only the proxied server was measured");
+        assert_eq!(refusal(std::slice::from_ref(&direct)), "only the direct server was measured");
+        assert_eq!(refusal(std::slice::from_ref(&proxied)), "only the proxied server was measured");
         assert_eq!(refusal(&[direct, proxied]), "round 1 of an arm is missing");
         assert_eq!(refusal(&[]), "nothing was measured");
     }

@@ -16,7 +16,7 @@ pub(super) struct Manner<'a> {
     /// Instead of the line's own.
     pub max_tokens: Option<u64>,
     pub stream: bool,
-    /// Whether to ask for log-probabilities and token ids.
+    /// Whether to ask for log-probabilities.
     pub logprobs: bool,
     pub cache_salt: Option<&'a str>,
 }
@@ -32,7 +32,8 @@ pub(super) struct Prepared {
 
 /// The request for one rollout of `line`.
 pub(super) fn prepare(index: usize, line: &Line, manner: &Manner<'_>) -> Prepared {
-    let mut body = json!({"model": manner.model});
+    // The ids are asked for so that nobody has to be believed on how many tokens there are.
+    let mut body = json!({"model": manner.model, "return_token_ids": true});
     let path = match &line.prompt {
         Prompt::Messages(messages) => {
             body["messages"] = Value::Array(messages.clone());
@@ -57,7 +58,6 @@ pub(super) fn prepare(index: usize, line: &Line, manner: &Manner<'_>) -> Prepare
         body["stream_options"] = json!({"include_usage": true});
     }
     if manner.logprobs {
-        body["return_token_ids"] = json!(true);
         body["logprobs"] = if path == "/v1/completions" { json!(0) } else { json!(true) };
     }
     Prepared { line: index, path, body: body.to_string().into() }
@@ -121,10 +121,15 @@ fn read(pieces: &[Reply]) -> Result<Outcome, String> {
     let choices = || pieces.iter().flat_map(|piece| &piece.choices);
     let usage = pieces.iter().rev().find_map(|piece| piece.usage.as_ref());
     let listed = choices().any(|choice| choice.token_ids.is_some());
-    let ids = choices().filter_map(|choice| choice.token_ids.as_ref()).map(|ids| ids.len() as u64).sum();
-    let tokens = usage.and_then(|usage| usage.completion_tokens).or(listed.then_some(ids));
+    let ids: u64 = choices().filter_map(|choice| choice.token_ids.as_ref()).map(|ids| ids.len() as u64).sum();
+    let tokens = match (usage.and_then(|usage| usage.completion_tokens), listed.then_some(ids)) {
+        (Some(told), Some(ids)) if told != ids => {
+            return Err(format!("a reply that tells {told} tokens and lists {ids}"));
+        }
+        (told, ids) => told.or(ids).ok_or("a reply that does not tell how many tokens it has")?,
+    };
     Ok(Outcome::Done {
-        tokens: tokens.ok_or("a reply that does not tell how many tokens it has")?,
+        tokens,
         prompt_tokens: usage.and_then(|usage| usage.prompt_tokens),
         finish: choices().filter_map(|choice| choice.finish_reason.clone()).next_back(),
     })
@@ -159,10 +164,11 @@ mod tests {
     fn a_line_is_asked_for_as_it_says() {
         let chat = line(Prompt::Messages(vec![json!({"role": "user", "content": "hi"})]));
         let expected = json!({"model": "m", "messages": [{"role": "user", "content": "hi"}], "temperature": 0.5,
-            "max_tokens": 7});
+            "max_tokens": 7, "return_token_ids": true});
         assert_eq!(body(&chat, &PLAIN), ("/v1/chat/completions", expected));
         let ids = line(Prompt::Plain(json!([1, 2])));
-        let expected = json!({"model": "m", "prompt": [1, 2], "temperature": 0.5, "max_tokens": 7});
+        let expected =
+            json!({"model": "m", "prompt": [1, 2], "temperature": 0.5, "max_tokens": 7, "return_token_ids": true});
         assert_eq!(body(&ids, &PLAIN), ("/v1/completions", expected));
     }
 
@@ -192,7 +198,7 @@ mod tests {
 
     #[test]
     fn a_stream_is_read_to_its_end() {
-        let stream = b"data: {\"choices\": [{\"token_ids\": [1]}]}\n\ndata: {\"choices\": [{\"finish_reason\": \"length\"}]}\n\n\
+        let stream = b"data: {\"choices\": [{\"token_ids\": [1, 2, 3, 4]}]}\n\ndata: {\"choices\": [{\"finish_reason\": \"length\"}]}\n\n\
             data: {\"choices\": [], \"usage\": {\"prompt_tokens\": 1, \"completion_tokens\": 4}}\n\ndata: [DONE]\n\n";
         assert_eq!(outcome(200, stream, true), done(4, Some(1), Some("length")));
     }
@@ -203,6 +209,12 @@ mod tests {
             (500, "boom", false, "status 500: boom"),
             (200, "<html>", false, "a reply that makes no sense"),
             (200, r#"{"choices": []}"#, false, "does not tell how many tokens"),
+            (
+                200,
+                r#"{"choices": [{"token_ids": [1]}], "usage": {"completion_tokens": 2}}"#,
+                false,
+                "2 tokens and lists 1",
+            ),
             (200, r#"{"error": {"message": "no"}}"#, false, r#"{"message":"no"}"#),
             (200, "data: {\"usage\": {\"completion_tokens\": 4}}\n\n", true, "cut short"),
             (200, "data: {\"error\": \"bad\"}\n\ndata: [DONE]\n\n", true, "bad"),

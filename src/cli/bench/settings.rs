@@ -50,7 +50,7 @@ pub(super) struct CompareSettings {
     #[arg(long)]
     pub stream: bool,
 
-    /// Ask for the log-probabilities and ids of the tokens, as trainers do
+    /// Ask for log-probabilities, as trainers do
     #[arg(long)]
     pub logprobs: bool,
 

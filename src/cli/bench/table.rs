@@ -123,3 +123,32 @@ fn lay_out(rows: &[Vec<String>]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+    use super::*;
+
+    #[test]
+    fn a_cell_is_a_row_and_what_has_no_ratio_says_why() {
+        expect_test::expect![[r#"
+            workload  temp  conc  direct tok/s  proxied tok/s               ratio    interval  accept len  decoded  accepted  direct p50/p99 s  proxied p50/p99 s
+            math         0     1          10.0           16.0  1.600 (1.50..2.00)  1.50..2.00        4.00      20%       60%       2.50 / 3.00        1.42 / 1.99
+            math         0     4          10.0           10.0                none           -        4.00      20%       60%       2.50 / 3.00        2.50 / 2.99
+            no ratio for math at temperature 0, concurrency 4: round 2 of the proxied arm is void: 1 of 2 rollouts failed
+            ratio: proxied to direct, the median of 3 pairs (min..max)
+            interval: holds the true median with a probability of 75.0%
+            note: A note.
+        "#]]
+        .assert_eq(&render(&fixture::mixed()));
+    }
+
+    #[test]
+    fn a_run_of_rollouts_started_together_tells_when_the_last_one_ended() {
+        let mut report = fixture::report(vec![fixture::cell(32, vec![fixture::pair(1.25)])]);
+        report.load.together = true;
+        let rows = rows(&report);
+        let column = rows[0].iter().position(|head| head == "makespan s").unwrap();
+        assert_eq!(rows[1][column..=column + 1], ["5.00 / 4.00", "0.800 (0.80..0.80)"]);
+    }
+}

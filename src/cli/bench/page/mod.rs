@@ -117,3 +117,69 @@ fn section(cells: &[&Cell], report: &Report) -> String {
     html.push_str("</div>\n");
     html
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{counters::Counters, fixture, summary::Summary};
+    use super::*;
+
+    const RATIO: &str = "<h3>Ratio of tokens/s, proxied to direct</h3>";
+
+    #[test]
+    fn the_page_has_every_figure_and_asks_nobody_for_anything() {
+        let page = render(&fixture::mixed());
+        for title in [
+            RATIO,
+            "<h3>Tokens per second by concurrency</h3>",
+            "<h3>Acceptance by position</h3>",
+            "<h3>Time of a proxied rollout</h3>",
+            "<h3>Rollout latency, 1 at a time</h3>",
+            "<h3>Rollout latency, 4 at a time</h3>",
+        ] {
+            assert_eq!(page.matches(title).count(), 1, "{title}");
+        }
+        assert_eq!(page.matches("<svg role=\"img\"").count(), 6);
+        for outside in ["http", "src=", "href", "url(", "@import", "<script", "<link", "<iframe"] {
+            assert!(!page.contains(outside), "{outside}");
+        }
+    }
+
+    #[test]
+    fn figures_show_what_was_measured() {
+        let page = render(&fixture::mixed());
+        assert!(page.contains("1.60 (1.50..2.00)") && page.contains("pair 2: 2.000"), "{page}");
+        assert!(page.contains("position 2: 60% of 40 drafts"), "{page}");
+        assert!(page.contains("proxied, 1 at a time: 16 tokens/s"), "{page}");
+        assert!(page.contains("no ratio, round 2 of the proxied arm is void"), "{page}");
+    }
+
+    #[test]
+    fn one_server_alone_has_no_figure_of_a_ratio() {
+        let mut report = fixture::mixed();
+        report.direct = None;
+        assert!(!render(&report).contains(RATIO));
+    }
+
+    #[test]
+    fn what_the_metrics_page_did_not_tell_is_said_to_be_absent() {
+        let mut pair = fixture::pair(1.0);
+        if let Some(round) = &mut pair.proxied {
+            round.counters = Some(Counters::default());
+        }
+        let mut cell = fixture::cell(1, Vec::new());
+        cell.pairs = vec![pair];
+        cell.summary = Summary::of(&cell.pairs);
+        let page = render(&fixture::report(vec![cell]));
+        assert!(page.contains("metrics page does not tell drafts by position"), "{page}");
+        assert!(page.contains("does not tell where time went"), "{page}");
+        assert_eq!(page.matches("<svg").count(), 3);
+    }
+
+    #[test]
+    fn a_run_that_was_cut_short_says_so() {
+        let mut report = fixture::mixed();
+        assert!(!render(&report).contains("has not finished"));
+        report.finished = false;
+        assert!(render(&report).contains("has not finished"));
+    }
+}

@@ -74,8 +74,9 @@ pub(super) fn figure(cells: &[&Cell], of: Of, domain: (f64, f64)) -> Figure {
         Of::Makespan => ("Ratio of time until the last rollout ends", "left of 1 the sidecar is faster"),
     };
     let sure = cells.iter().find_map(|cell| Some(of.ratio(cell).ok()?.spread.confidence));
-    let interval = sure
-        .map_or_else(String::new, |sure| format!(" The thick line holds the true median with {:.1}%.", 100.0 * sure));
+    let interval = sure.map_or_else(String::new, |sure| {
+        format!(" The thick line holds the true median with a probability of {:.1}%.", 100.0 * sure)
+    });
     Figure {
         title: title.to_owned(),
         description: said.join("; "),
