@@ -1,5 +1,6 @@
 //! The command line: one file a subcommand.
 
+mod bench;
 mod doctor;
 mod serve;
 
@@ -23,6 +24,8 @@ enum Command {
     Serve(Box<crate::config::ServeSettings>),
     /// Find out whether speculation would work with a server, and what would make it slow
     Doctor(doctor::DoctorSettings),
+    /// Measure what the sidecar brings, against the server itself
+    Bench(Box<bench::BenchCommand>),
 }
 
 /// Runs the command that the process was started with.
@@ -35,6 +38,7 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(settings) => serve::run(*settings).map(|()| ExitCode::SUCCESS),
         Command::Doctor(settings) => doctor::run(settings),
+        Command::Bench(command) => bench::run(*command),
     };
     result.unwrap_or_else(|error| {
         complain(&error);

@@ -1,0 +1,40 @@
+//! `sidedraft bench`: what the sidecar brings, measured against the server itself, round by round.
+
+mod client;
+mod compare;
+mod comparison;
+mod counters;
+#[cfg(test)]
+mod fixture;
+mod page;
+mod plan;
+mod progress;
+mod record;
+mod request;
+mod run;
+mod servers;
+mod settings;
+mod stats;
+mod summary;
+mod table;
+mod workload;
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use settings::CompareSettings;
+
+/// `sidedraft bench`, alone or with a subcommand.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub(super) struct BenchCommand {
+    #[command(flatten)]
+    compare: Option<CompareSettings>,
+}
+
+/// Runs what the command line asks for.
+pub(super) fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
+    let Some(settings) = command.compare else { anyhow::bail!("nothing to measure: give --workload") };
+    compare::compare(&settings)
+}
