@@ -145,8 +145,10 @@ impl Envelope {
 
     /// The accounting of a whole reply.
     pub(super) fn whole_usage(&self, outputs: &[Output]) -> Usage {
-        // As the server does, for the last prompt.
-        let cached_tokens = outputs[outputs.len() - self.n].prefill.cached_tokens;
+        // As the server does, for the last prompt, and of its outputs for the last one, to which the others have left all of
+        // the prompt that can be left.
+        let last = &outputs[outputs.len() - self.n..];
+        let cached_tokens = last.iter().filter_map(|output| output.prefill.cached_tokens).max();
         let completion_tokens = outputs.iter().map(|output| output.tokens.len()).sum();
         let mut usage = Usage::new(self.prompt_tokens(), completion_tokens, cached_tokens);
         if let Some(details) = &mut usage.prompt_tokens_details {

@@ -300,18 +300,18 @@ impl Running {
         Decision { choice, ready }
     }
 
-    /// Whether the rollout should begin as a decode stream.
-    pub(super) async fn begins_decoding(&mut self) -> bool {
-        match self.policy().speculate {
-            Speculate::Always => false,
-            Speculate::Never => true,
-            Speculate::Auto => {
-                let decision = self.consider().await;
-                let decodes = decision.choice.mode() == Mode::Decode;
-                self.decided = Some(decision).filter(|_| decodes);
-                decodes
-            }
+    /// The choice by which the rollout should begin as a decode stream, if it should.
+    pub(super) async fn begins_decoding(&mut self) -> Option<Choice> {
+        if self.policy().speculate == Speculate::Always {
+            return None;
         }
+        let choice = self.consider().await.choice;
+        (choice.mode() == Mode::Decode).then_some(choice)
+    }
+
+    /// Makes `choice` the first step's.
+    pub(super) fn begin_as(&mut self, choice: Choice) {
+        self.decided = Some(Decision { choice, ready: Vec::new() });
     }
 
     /// A drafter's proposal after the committed tokens.

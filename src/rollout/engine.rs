@@ -154,7 +154,7 @@ impl Shared {
         for run in &mut runs {
             run.prepare();
         }
-        if runs.len() == 1 && rollout.may_begin_as_stream() && runs[0].begins_decoding().await {
+        if rollout.may_begin_as_stream(runs.len()) && begin_decoding(&mut runs).await {
             for run in runs {
                 tokio::spawn(run.run(None));
             }
@@ -212,4 +212,13 @@ impl Shared {
             }
         }
     }
+}
+
+/// Whether rollouts of one prompt should begin as decode streams; if so, they are made to.
+async fn begin_decoding(runs: &mut [Running]) -> bool {
+    let Some((first, rest)) = runs.split_first_mut() else { return false };
+    let Some(choice) = first.begins_decoding().await else { return false };
+    first.begin_as(choice);
+    rest.iter_mut().for_each(|run| run.begin_as(choice));
+    true
 }

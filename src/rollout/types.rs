@@ -54,9 +54,10 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// Whether the server's own stream can tell all that is wanted of the prompt. It tells of the prefix cache at its end,
-    /// which a stop string would keep it from reaching.
-    pub(super) fn may_begin_as_stream(&self) -> bool {
-        self.prefill.prompt_logprobs.is_none() && self.rules.stop.is_empty()
+    /// Whether the server's own streams, one for each of `n` rollouts, can tell all that is wanted of the prompt. They tell
+    /// of the prefix cache at their end, which a stop string would keep them from reaching, and do not tell which was first.
+    pub(super) fn may_begin_as_stream(&self, n: usize) -> bool {
+        let one_will_do = n == 1 || !self.prefill.of_first;
+        self.prefill.prompt_logprobs.is_none() && self.rules.stop.is_empty() && one_will_do
     }
 }

@@ -16,7 +16,7 @@ const MEMORY: f64 = 300.0;
 const PRIOR_WEIGHT: f64 = 4.0;
 const PRIOR_ACCEPTANCE: f64 = 0.75;
 /// What a rollout's own rejections weigh against its group's, and a group's against the rest, in foreseen rejections.
-const HAZARD_PRIOR: f64 = 2.0;
+const HAZARD_PRIOR: f64 = 4.0;
 /// No draft is ever taken for certain.
 const MOST: f64 = 0.999;
 
@@ -204,9 +204,9 @@ mod tests {
             hazard.observe(0.9, index % 2 == 0);
             group.observe(0.9, index % 10 != 0);
         }
-        assert!(hazard.ratio(group.ratio()) > 3.5);
+        assert!(hazard.ratio(group.ratio()) > 2.5);
         assert!((group.ratio() - 1.0).abs() < 0.05);
-        assert!(under(0.9, hazard.ratio(1.0)) < 0.65);
+        assert!(under(0.9, hazard.ratio(1.0)) < 0.75);
     }
 
     #[test]

@@ -17,6 +17,8 @@ const TO_REVIEW: usize = 4;
 const MARGIN_FROM_DECODE: f64 = 1.08;
 const MARGIN_AT_START: f64 = 1.03;
 const MARGIN_TO_STAY: f64 = 0.97;
+/// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on.
+const SWITCH: f64 = 2.0;
 /// The server's block size where it does not tell: vLLM's default.
 const USUAL_BLOCK: usize = 16;
 
@@ -189,7 +191,8 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         Some(Mode::Speculate) => MARGIN_TO_STAY,
         None => MARGIN_AT_START,
     };
-    let stake = (decode_rate - best.rate()).max(0.0) * best.seconds;
+    let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
+    let stake = (decode_rate - best.rate()).max(0.0) * best.seconds + switch;
     let (bet, reason) = if best.rate() > margin * decode_rate {
         (Some(0.0), Reason::Fastest)
     } else if situation.allowance > stake {
