@@ -5,3 +5,4 @@ pub mod fake_vllm;
 pub mod harness;
 pub mod planted;
 pub mod stats;
+pub mod timeline;

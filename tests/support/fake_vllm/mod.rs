@@ -31,6 +31,7 @@
 //! one that words its reply.
 
 mod activity;
+mod api_threads;
 mod batch;
 mod cache;
 mod chat;
@@ -43,6 +44,7 @@ mod completion_reply;
 mod completions;
 mod config;
 mod control;
+mod cost_model;
 mod distribution;
 mod engine;
 mod error;
@@ -55,6 +57,7 @@ mod language;
 mod logprobs;
 mod lora;
 mod ordered;
+mod pace;
 mod params;
 mod prompt;
 mod reasoning;
@@ -63,6 +66,8 @@ mod reply;
 mod scheduler;
 mod sequence;
 mod server;
+mod step_plan;
+mod stepper;
 mod tokenizer;
 mod validate;
 mod wire;
@@ -79,12 +84,17 @@ use tokio::task::JoinHandle;
 // No test crate uses all of these.
 #[allow(unused_imports)]
 pub use self::{
+    api_threads::ApiThreads,
     config::{FakeConfig, Frontend, Garbage, GenerationDefaults, LogprobsMode, Runner, Version},
+    cost_model::{CostModel, DraftCost, StepLoad},
     distribution::{argmax, log_softmax, softmax},
     faults::{Fault, Hang},
     language::{FIRST_WEIGHTS, LanguageModel},
+    pace::Costs,
     params::SamplingParams,
     server::Received,
+    step_plan::{Key, Limits, Prompts, Queue, StepPlan},
+    stepper::EngineLoad,
     tokenizer::{EOS_TEXT, TextCodec},
 };
 

@@ -121,6 +121,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         Some(Fault::Hang(hang)) => hang.hold().await,
     }
     shared.faults.before_request().await;
+    if let Some(pace) = &shared.engine.pace
+        && generates
+    {
+        pace.request().await;
+    }
 
     let routed = route(&shared, &received, &mut call).await;
     call.running.into_iter().for_each(Running::finish);
