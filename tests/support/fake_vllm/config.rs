@@ -146,6 +146,8 @@ pub struct FakeConfig {
     pub request_latency: Duration,
     /// Waited before each generated token, on tokio's clock.
     pub token_latency: Duration,
+    /// Keeps every request for the test to look at.
+    pub records: bool,
     /// What a GPU server's work would take; none for a server that takes no time but the latencies.
     pub costs: Option<Costs>,
     /// Seed of the server's sampler.
@@ -179,6 +181,7 @@ impl Default for FakeConfig {
             stream_interval: 1,
             request_latency: Duration::ZERO,
             token_latency: Duration::ZERO,
+            records: true,
             costs: None,
             sampler_seed: 1,
         }

@@ -72,13 +72,13 @@ mod tokenizer;
 mod validate;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 // No test crate uses all of these.
@@ -103,6 +103,19 @@ use engine::Engine;
 use faults::Faults;
 use server::Shared;
 
+/// A free port of this machine's own.
+pub const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A listener that a crowd may knock at in one instant: what finds the usual queue of 128 full is dropped by the kernel
+/// and tries again a second later.
+#[must_use]
+pub fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(4096).unwrap()
+}
+
 /// A running fake. Dropping it closes its port and every connection.
 pub struct FakeVllm {
     shared: Arc<Shared>,
@@ -113,7 +126,7 @@ pub struct FakeVllm {
 impl FakeVllm {
     /// Starts a server of `config` on a free port of 127.0.0.1.
     pub async fn start(config: FakeConfig) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen(ANY_PORT);
         let faults = Faults::new(config.request_latency, config.token_latency);
         let shared = Arc::new(Shared {
             engine: Arc::new(Engine::new(config)),
@@ -166,7 +179,8 @@ impl FakeVllm {
         self.codec().write(dir)
     }
 
-    /// Every request so far, the oldest first, those that a fault swallowed included.
+    /// Every request so far, the oldest first, those that a fault swallowed included; none where the configuration keeps
+    /// no records.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
         self.shared.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -287,7 +301,7 @@ impl FakeVllm {
     pub async fn restart(&self) {
         self.kill().await;
         self.shared.engine.restart();
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = listen(self.address);
         let server = tokio::spawn(server::serve(listener, Arc::clone(&self.shared)));
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
     }
