@@ -1,13 +1,19 @@
-//! The simulated drafters are right as often as they were told to be.
+//! The simulated drafters are right as often as they were told to be, and draft ahead as they were asked to.
+
+use std::time::Duration;
 
 use proptest::prelude::*;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use sidedraft::draft::{DraftRequest, Drafter};
 use sidedraft::speculation::DraftDistribution;
+use tokio::time::Instant;
 
 use super::rig::policy;
-use super::support::fake_vllm::{SamplingParams, argmax};
-use super::support::simulated_drafters::{Noise, mixture};
+use super::support::draft_engine::DraftEngine;
+use super::support::fake_vllm::{DraftCost, SamplingParams, argmax};
+use super::support::simulated_drafters::{Noise, Simulated, mixture};
+use super::support::timeline::Timeline;
 
 /// Σ min(p, q): what exact verification accepts of draws from q.
 fn overlap(p: &[f64], q: &[(u32, f64)]) -> f64 {
@@ -80,4 +86,50 @@ fn the_policy_is_as_sure_of_itself_as_a_trained_one_and_endless() {
     });
     assert!(beyond_twenty < 1e-3, "{beyond_twenty} outside of a row");
     assert!(rows.iter().all(|row| row[63] < 1e-12));
+}
+
+/// The target's own choices after `context`.
+fn chosen(context: &[u32], count: usize) -> Vec<u32> {
+    let mut all = context.to_vec();
+    (0..count).for_each(|_| all.push(argmax(&policy().raw(&all)) as u32));
+    all.split_off(context.len())
+}
+
+/// What a greedy proposal after `context` is, and the microseconds that it takes.
+async fn proposed(drafter: &mut dyn Drafter, context: &[u32], length: usize) -> (Vec<u32>, u128) {
+    let start = Instant::now();
+    let request = DraftRequest { temperature: 0.0, ..DraftRequest::new(context, length) };
+    let proposal = drafter.propose(request).await.unwrap();
+    (proposal.tokens().collect(), start.elapsed().as_micros())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_drafted_ahead_need_not_be_waited_for_again() {
+    let timeline = Timeline::start();
+    let engine = DraftEngine::start(DraftCost::h100_8b(), timeline.clone());
+    let drafters = Simulated::factory(&policy(), 1.0, engine);
+    // The micros that pass before the server's token comes, and those that a proposal of four then takes: the first
+    // token drafted ahead is the server's, and one under way is waited for.
+    for (passed, takes) in [(3_000, 0), (2_500, 500), (1_300, 1_700), (10_000, 0)] {
+        let mut drafter = drafters.drafters().remove(0);
+        let context = [3, 4, 5];
+        let ahead = DraftRequest { temperature: 0.0, ..DraftRequest::new(&context, 5) };
+        drafter.draft_ahead(ahead);
+        timeline.pass(Duration::from_micros(passed)).await;
+        let all = chosen(&context, 5);
+        let going_on = [&context[..], &all[..1]].concat();
+        assert_eq!(proposed(&mut *drafter, &going_on, 4).await, (all[1..].to_vec(), takes), "after {passed}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_drafted_ahead_after_another_token_is_dropped() {
+    let timeline = Timeline::start();
+    let engine = DraftEngine::start(DraftCost::h100_8b(), timeline.clone());
+    let mut drafter = Simulated::factory(&policy(), 1.0, engine).drafters().remove(0);
+    let context = [3, 4, 5];
+    drafter.draft_ahead(DraftRequest { temperature: 0.0, ..DraftRequest::new(&context, 5) });
+    timeline.pass(Duration::from_micros(3_000)).await;
+    let other = [3, 4, 5, (chosen(&context, 1)[0] + 1) % 60];
+    assert_eq!(proposed(&mut *drafter, &other, 4).await, (chosen(&other, 4), 2_400));
 }
