@@ -17,7 +17,7 @@ demo: ## Start a real vLLM and the sidecar, run 16 rollouts both ways, print wha
 	python3 tests/demo/demo.py --binary target/release/sidedraft $(DEMO_FLAGS)
 
 .PHONY: test
-test: nextest ## Run every test: unit, property, fake server, real vLLM
+test: nextest ## Run every test: unit, property, fake server, simulated GPU, real vLLM
 	$(TARGET) setup
 	cargo nextest run --locked --no-run
 	rm -f $(JUNIT)

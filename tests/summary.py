@@ -18,6 +18,7 @@ KINDS = {
     "sidedraft::property": "property",
     "sidedraft::fake": "fake",
     "sidedraft::fake_selftest": "fake",
+    "sidedraft::simulated": "simulated",
     "sidedraft::real": "real",
 }
 OUTCOMES = ("passed", "failed", "skipped")

@@ -10,6 +10,7 @@ mod cached_rows;
 mod chat;
 mod chat_options;
 mod chat_reasoning;
+mod costs;
 mod distribution;
 mod exact_shapes;
 mod faults;
@@ -23,8 +24,10 @@ mod profiles;
 mod prompts_of_chats;
 mod shapes;
 mod statistics;
+mod step_plans;
 mod streams;
 mod text;
+mod timelines;
 mod updates;
 mod weights;
 

@@ -9,9 +9,10 @@ use sidedraft::config::ServeSettings;
 use sidedraft::setup::Setup;
 use sidedraft::telemetry::Metrics;
 use sidedraft::upstream::Upstream;
-use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+use super::fake_vllm::{ANY_PORT, listen};
 
 #[derive(Parser)]
 struct Flags {
@@ -48,7 +49,7 @@ impl Harness {
             metrics,
             max_body_bytes: settings.max_body_bytes,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen(ANY_PORT);
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel::<()>();
         let until = async move { drop(stopped.await) };

@@ -1,7 +1,10 @@
 //! What the integration tests share: a fake vLLM whose probabilities are known in closed form, and the statistics that
 //! judge whether a sample came from them.
 
+pub mod draft_engine;
 pub mod fake_vllm;
 pub mod harness;
 pub mod planted;
+pub mod simulated_drafters;
 pub mod stats;
+pub mod timeline;

@@ -12,6 +12,7 @@ use super::faults::{Faults, Hang};
 use super::reply::StreamFault;
 use super::scheduler::Ticket;
 use super::sequence::{Finish, Sequence};
+use super::stepper::{Grant, Seat};
 
 /// What an endpoint is called with besides the request's body.
 pub struct Call {
@@ -35,6 +36,8 @@ pub struct Batch {
     /// Aborts that were seen.
     aborted: BTreeSet<usize>,
     hold: Option<(usize, Hang)>,
+    /// Its place in the step loop; none where steps take no time.
+    seat: Option<Seat>,
     /// Sequences a prompt.
     n: usize,
     /// All of them, prompt by prompt.
@@ -46,8 +49,18 @@ impl Batch {
     #[must_use]
     pub fn start(call: &mut Call, ids: Vec<String>, n: usize, sequences: Vec<Sequence>) -> Self {
         let ticket = call.engine.scheduler.enter(ids.into_iter().map(|id| (id, n)).collect());
+        let pace = call.engine.pace.as_ref();
+        let seat = pace.map(|pace| pace.stepper.join(sequences.iter().map(Sequence::newcomer).collect()));
         let faults = Arc::clone(&call.faults);
-        Self { faults, ticket: Some(ticket), aborted: BTreeSet::new(), hold: call.token_hold.take(), n, sequences }
+        Self {
+            faults,
+            ticket: Some(ticket),
+            aborted: BTreeSet::new(),
+            hold: call.token_hold.take(),
+            seat,
+            n,
+            sequences,
+        }
     }
 
     /// Whether anything is left to generate.
@@ -59,8 +72,13 @@ impl Batch {
     /// Generates a token for each sequence that is not done, or ends those that were aborted. Returns which changed.
     pub async fn step(&mut self) -> Vec<usize> {
         let changed = self.try_step().await;
+        let done = |index: &&usize| self.sequences[**index].finish.is_some();
+        for (index, seat) in changed.iter().filter(done).zip(self.seat.iter().cycle()) {
+            seat.leave(*index);
+        }
         if self.sequences.iter().all(|sequence| sequence.finish.is_some()) {
             self.ticket = None;
+            self.seat = None;
         }
         changed
     }
@@ -89,14 +107,25 @@ impl Batch {
                 if let Some((_, hang)) = hold {
                     hang.hold().await;
                 }
+                if let Some(seat) = &mut self.seat {
+                    seat.granted().await;
+                }
             };
             select(pin!(ready), pin!(ticket.wait_for_aborts(&self.aborted))).await;
             let mut stepped = Vec::new();
-            let sequences = self.sequences.iter_mut().enumerate();
+            let sequences = &mut self.sequences;
+            let seat = &mut self.seat;
             let step = || {
-                for (index, sequence) in sequences.filter(|(_, sequence)| sequence.finish.is_none()) {
-                    sequence.step();
-                    stepped.push(index);
+                // Those that a step of the loop gave a token, or all where there is none.
+                let grants = seat.as_mut().map(Seat::take);
+                for (index, sequence) in sequences.iter_mut().enumerate() {
+                    let grant = |grants: &Vec<Grant>| grants.iter().find(|grant| grant.index == index).copied();
+                    let granted = grants.as_ref().map(grant);
+                    if sequence.finish.is_none() && granted.is_none_or(|grant| grant.is_some()) {
+                        sequence.admitted = granted.flatten().map(|grant| grant.cached);
+                        sequence.step();
+                        stepped.push(index);
+                    }
                 }
             };
             if ticket.run(&self.aborted, step) {

@@ -85,12 +85,12 @@ pub async fn complete(call: &mut Call, body: &Value) -> Result<Response<Body>, A
     if job.fields.stream == Some(true) {
         let batch = verified.map(|()| job.start(call));
         let engine = call.engine.clone();
-        return Ok(reply::events(call.stream_fault.clone(), call.running.take(), move |mut events| async move {
+        return Ok(reply::events(call, move |mut events| async move {
             match batch {
                 Err(error) => events.send(&error.body(&job.config).to_string()).await?,
                 Ok(batch) => job.stream(&engine, batch, &mut events).await?,
             }
-            events.send("[DONE]").await
+            events.send(reply::DONE).await
         }));
     }
     verified?;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::language::LanguageModel;
+use super::pace::Costs;
 
 /// A vLLM release, ordered as releases are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -145,6 +146,10 @@ pub struct FakeConfig {
     pub request_latency: Duration,
     /// Waited before each generated token, on tokio's clock.
     pub token_latency: Duration,
+    /// Keeps every request for the test to look at.
+    pub records: bool,
+    /// What a GPU server's work would take; none for a server that takes no time but the latencies.
+    pub costs: Option<Costs>,
     /// Seed of the server's sampler.
     pub sampler_seed: u64,
 }
@@ -176,6 +181,8 @@ impl Default for FakeConfig {
             stream_interval: 1,
             request_latency: Duration::ZERO,
             token_latency: Duration::ZERO,
+            records: true,
+            costs: None,
             sampler_seed: 1,
         }
     }

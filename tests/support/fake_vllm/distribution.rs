@@ -69,14 +69,17 @@ fn mask(logits: &mut [f64], output: &[u32], params: &SamplingParams, stop_ids: &
 }
 
 fn penalise(logits: &mut [f64], prompt: &[u32], output: &[u32], params: &SamplingParams) {
+    let SamplingParams { repetition_penalty, frequency_penalty, presence_penalty, .. } = *params;
+    if (repetition_penalty, frequency_penalty, presence_penalty) == (1.0, 0.0, 0.0) {
+        return;
+    }
     for (id, logit) in (0u32..).zip(logits.iter_mut()) {
         let times = output.iter().filter(|&&token| token == id).count();
         if times > 0 || prompt.contains(&id) {
-            let penalty = params.repetition_penalty;
-            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
         }
         if times > 0 {
-            *logit -= params.frequency_penalty * times as f64 + params.presence_penalty;
+            *logit -= frequency_penalty * times as f64 + presence_penalty;
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::cache::PrefixCache;
+use super::cache::{Blocks, PrefixCache};
 use super::config::{FakeConfig, Garbage, Runner};
 use super::language::LanguageModel;
 use super::logprobs::{Row, prompt_scores};
+use super::pace::Pace;
 use super::params::SamplingParams;
 use super::scheduler::Scheduler;
 use super::tokenizer::TextCodec;
@@ -22,6 +23,8 @@ pub struct Engine {
     pub codec: TextCodec,
     /// Which requests it may work on.
     pub scheduler: Arc<Scheduler>,
+    /// How long its work takes; none where it takes no time.
+    pub pace: Option<Pace>,
     state: Mutex<State>,
 }
 
@@ -50,7 +53,7 @@ struct State {
 }
 
 impl Engine {
-    /// An idle engine.
+    /// An idle engine. One with a cost model needs a runtime.
     #[must_use]
     pub fn new(config: FakeConfig) -> Self {
         let state = State {
@@ -59,11 +62,13 @@ impl Engine {
             adapters: Vec::new(),
             asleep: BTreeSet::new(),
             sampler: StdRng::seed_from_u64(config.sampler_seed),
-            cache: PrefixCache::new(config.block_size),
+            cache: PrefixCache::default(),
             garbage: config.garbage,
             last_rows: Vec::new(),
         };
-        Self { codec: TextCodec::of(&config), scheduler: Arc::new(Scheduler::new()), config, state: Mutex::new(state) }
+        let scheduler = Arc::new(Scheduler::new());
+        let pace = config.costs.as_ref().map(|costs| Pace::start(costs, Arc::clone(&scheduler)));
+        Self { codec: TextCodec::of(&config), scheduler, pace, config, state: Mutex::new(state) }
     }
 
     /// The model that would compute a token now.
@@ -180,16 +185,16 @@ impl Engine {
 
     /// Leading tokens of `prompt` that `params` lets the cache serve.
     #[must_use]
-    pub fn cached(&self, salt: Option<&str>, prompt: &[u32], params: &SamplingParams) -> usize {
+    pub fn cached(&self, prompt: &Blocks, params: &SamplingParams) -> usize {
         if !self.config.prefix_caching || params.skip_reading_prefix_cache {
             return 0;
         }
-        self.state().cache.hit(salt, prompt)
+        self.state().cache.hit(prompt)
     }
 
-    /// Holds the full blocks of `tokens`, all of which have been computed.
-    pub fn remember(&self, salt: Option<&str>, tokens: &[u32]) {
-        self.state().cache.insert(salt, tokens);
+    /// Holds the full blocks of the first `computed` tokens.
+    pub fn remember(&self, blocks: &mut Blocks, computed: usize) {
+        self.state().cache.hold(blocks, computed);
     }
 
     /// The prompt logprobs of a prompt whose first `cached` tokens were not computed.

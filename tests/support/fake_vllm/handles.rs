@@ -4,6 +4,7 @@ use super::FakeVllm;
 use super::faults::{Fault, Hang};
 use super::language::LanguageModel;
 use super::scheduler::Pause;
+use super::stepper::EngineLoad;
 
 impl FakeVllm {
     /// The model after `weights` were loaded: a number given to `/update_weights`, to `reload_weights` or to
@@ -57,5 +58,11 @@ impl FakeVllm {
     /// Returns once at least `count` requests wait for a pause to end.
     pub async fn wait_for_queued(&self, count: usize) {
         self.shared.engine.scheduler.wait_for_queued(count).await;
+    }
+
+    /// What the step loop has, where there is one.
+    #[must_use]
+    pub fn load(&self) -> EngineLoad {
+        self.shared.engine.pace.as_ref().map(|pace| pace.stepper.load()).unwrap_or_default()
     }
 }

@@ -40,14 +40,16 @@ fn card(id: &str, root: String, parent: Option<&str>, max_model_len: Option<usiz
     "max_model_len": max_model_len, "permission": vec![permission]}
 }
 
-/// `GET /metrics`, a few of vLLM's families.
+/// `GET /metrics`, a few of vLLM's families. Like vLLM, a server with a step loop counts sequences.
 #[must_use]
 pub fn metrics(engine: &Engine, activity: &Activity) -> Response<Body> {
     let model = &engine.config.model_name;
     let labels = format!("engine=\"0\",model_name=\"{model}\"");
     let (done, aborted) = (activity.succeeded(), activity.aborted());
-    let waiting = engine.scheduler.queued();
-    let running = activity.running().saturating_sub(waiting);
+    let queued = engine.scheduler.queued();
+    let by_request = (activity.running().saturating_sub(queued), queued);
+    let by_sequence = engine.pace.as_ref().map(|pace| pace.stepper.load());
+    let (running, waiting) = by_sequence.map_or(by_request, |load| (load.running, load.waiting));
     let (block, caching) = (engine.config.block_size, engine.config.prefix_caching);
     let text = format!(
         "# HELP vllm:num_requests_running Number of requests in model execution batches.\n\

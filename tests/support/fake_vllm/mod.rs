@@ -31,6 +31,7 @@
 //! one that words its reply.
 
 mod activity;
+mod api_threads;
 mod batch;
 mod cache;
 mod chat;
@@ -43,6 +44,7 @@ mod completion_reply;
 mod completions;
 mod config;
 mod control;
+mod cost_model;
 mod distribution;
 mod engine;
 mod error;
@@ -55,6 +57,7 @@ mod language;
 mod logprobs;
 mod lora;
 mod ordered;
+mod pace;
 mod params;
 mod prompt;
 mod reasoning;
@@ -63,28 +66,35 @@ mod reply;
 mod scheduler;
 mod sequence;
 mod server;
+mod step_plan;
+mod stepper;
 mod tokenizer;
 mod validate;
 mod wire;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 // No test crate uses all of these.
 #[allow(unused_imports)]
 pub use self::{
+    api_threads::ApiThreads,
     config::{FakeConfig, Frontend, Garbage, GenerationDefaults, LogprobsMode, Runner, Version},
+    cost_model::{CostModel, DraftCost, StepLoad},
     distribution::{argmax, log_softmax, softmax},
     faults::{Fault, Hang},
     language::{FIRST_WEIGHTS, LanguageModel},
+    pace::Costs,
     params::SamplingParams,
     server::Received,
+    step_plan::{Key, Limits, Prompts, Queue, StepPlan},
+    stepper::EngineLoad,
     tokenizer::{EOS_TEXT, TextCodec},
 };
 
@@ -92,6 +102,19 @@ use activity::Activity;
 use engine::Engine;
 use faults::Faults;
 use server::Shared;
+
+/// A free port of this machine's own.
+pub const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// A listener that a crowd may knock at in one instant: what finds the usual queue of 128 full is dropped by the kernel
+/// and tries again a second later.
+#[must_use]
+pub fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(address).unwrap();
+    socket.listen(4096).unwrap()
+}
 
 /// A running fake. Dropping it closes its port and every connection.
 pub struct FakeVllm {
@@ -103,7 +126,7 @@ pub struct FakeVllm {
 impl FakeVllm {
     /// Starts a server of `config` on a free port of 127.0.0.1.
     pub async fn start(config: FakeConfig) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = listen(ANY_PORT);
         let faults = Faults::new(config.request_latency, config.token_latency);
         let shared = Arc::new(Shared {
             engine: Arc::new(Engine::new(config)),
@@ -156,7 +179,8 @@ impl FakeVllm {
         self.codec().write(dir)
     }
 
-    /// Every request so far, the oldest first, those that a fault swallowed included.
+    /// Every request so far, the oldest first, those that a fault swallowed included; none where the configuration keeps
+    /// no records.
     #[must_use]
     pub fn requests(&self) -> Vec<Received> {
         self.shared.received.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -277,7 +301,7 @@ impl FakeVllm {
     pub async fn restart(&self) {
         self.kill().await;
         self.shared.engine.restart();
-        let listener = TcpListener::bind(self.address).await.unwrap();
+        let listener = listen(self.address);
         let server = tokio::spawn(server::serve(listener, Arc::clone(&self.shared)));
         *self.server.lock().unwrap_or_else(PoisonError::into_inner) = Some(server);
     }

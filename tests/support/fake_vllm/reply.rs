@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -12,8 +13,9 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
 use tokio::sync::mpsc;
 
-use super::activity::Running;
+use super::batch::Call;
 use super::config::FakeConfig;
+use super::engine::Engine;
 use super::error::ApiError;
 use super::faults::Hang;
 
@@ -45,11 +47,15 @@ pub struct StreamFault {
     pub hang_after: Option<(usize, Hang)>,
 }
 
+/// The event that ends every stream.
+pub const DONE: &str = "[DONE]";
+
 /// The writing end of a stream of events.
 pub struct Events {
     sender: mpsc::Sender<io::Result<Bytes>>,
     sent: usize,
     fault: StreamFault,
+    engine: Arc<Engine>,
 }
 
 /// The stream has ended early: the client has gone, or a fault closed the connection.
@@ -74,21 +80,27 @@ impl Events {
         {
             hang.hold().await;
         }
+        if let Some(pace) = &self.engine.pace
+            && data != DONE
+        {
+            pace.chunk().await;
+        }
         self.sent += 1;
         self.sender.send(Ok(Bytes::from(format!("data: {data}\n\n")))).await.map_err(|_| Closed)
     }
 }
 
 /// A reply of server-sent events that `write` produces, lazily: it runs only as far as the client reads, and is dropped
-/// with the connection. `running` ends when `write` has returned.
-pub fn events<W, F>(fault: StreamFault, running: Option<Running>, write: W) -> Response<Body>
+/// with the connection. The request has ended when `write` has returned.
+pub fn events<W, F>(call: &mut Call, write: W) -> Response<Body>
 where
     W: FnOnce(Events) -> F,
     F: Future<Output = Result<(), Closed>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(1);
-    let writer = Box::pin(write(Events { sender, sent: 0, fault }));
-    let mut writer = Some((writer, running));
+    let (fault, engine) = (call.stream_fault.clone(), Arc::clone(&call.engine));
+    let writer = Box::pin(write(Events { sender, sent: 0, fault, engine }));
+    let mut writer = Some((writer, call.running.take()));
     let frames = stream::poll_fn(move |cx| {
         if let Some((future, running)) = &mut writer
             && future.as_mut().poll(cx).is_ready()

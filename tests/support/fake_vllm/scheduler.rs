@@ -134,6 +134,12 @@ impl Scheduler {
         queued(&self.state.borrow())
     }
 
+    /// Follows what happens to pauses and requests.
+    #[must_use]
+    pub fn changes(&self) -> Changes {
+        Changes(self.state.subscribe())
+    }
+
     /// Returns once at least `count` requests wait for a pause to end.
     pub async fn wait_for_queued(&self, count: usize) {
         self.state.subscribe().wait_for(|state| queued(state) >= count).await.unwrap();
@@ -147,6 +153,19 @@ impl Scheduler {
 
 fn queued(state: &State) -> usize {
     if state.pause == Pause::No { 0 } else { state.requests.values().filter(|request| !request.begun).count() }
+}
+
+/// What happens to a scheduler.
+pub struct Changes(watch::Receiver<State>);
+
+impl Changes {
+    /// Returns once something has happened since the last call.
+    ///
+    /// # Errors
+    /// When the scheduler has gone.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.0.changed().await
+    }
 }
 
 /// A request's place in the scheduler.

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
+use super::cache::Blocks;
 use super::distribution::{process, softmax};
 use super::engine::{Adapter, Engine};
 use super::language::LanguageModel;
 use super::logprobs::{Row, sample_scores};
 use super::ordered::{Json, obj};
 use super::params::SamplingParams;
+use super::stepper::{CachedPrompt, Newcomer};
 use super::tokenizer::TextStream;
 
 /// Why a sequence ended.
@@ -59,11 +61,14 @@ pub struct Sequence {
     pub output: Vec<u32>,
     /// How it is sampled.
     pub params: SamplingParams,
-    salt: Option<String>,
+    /// Prompt and output but for the last token, which is computed in the next step.
+    blocks: Blocks,
     /// The adapter that computes it instead of the base model's weights.
     adapter: Option<Adapter>,
     /// Prompt tokens the prefix cache served; 0 until the first step.
     pub cached: usize,
+    /// What of the prompt the engine found cached when it began to compute it; none where it never waits for a step.
+    pub admitted: Option<usize>,
     /// Rows of the prompt, where they were asked for and it has been computed.
     pub prompt_rows: Option<Vec<Option<Row>>>,
     /// A row for each generated token, where logprobs were asked for.
@@ -88,9 +93,15 @@ impl Sequence {
         salt: Option<String>,
         adapter: Option<Adapter>,
     ) -> Self {
+        // An adapter's blocks are its own.
+        let salt = adapter
+            .as_ref()
+            .map_or(salt.clone(), |adapter| Some(format!("{}\n{}", adapter.name, salt.unwrap_or_default())));
         Self {
             engine: Arc::clone(engine),
+            blocks: Blocks::of(engine.config.block_size, salt.as_deref(), &prompt),
             cached: 0,
+            admitted: None,
             prompt_rows: None,
             stream: TextStream::after(&prompt, params.skip_special_tokens),
             // Reproducible for a seed, as vLLM's per-request generators are; not the same numbers.
@@ -102,10 +113,6 @@ impl Sequence {
             versions: Vec::new(),
             prompt,
             params,
-            // An adapter's blocks are its own.
-            salt: adapter
-                .as_ref()
-                .map_or(salt.clone(), |adapter| Some(format!("{}\n{}", adapter.name, salt.unwrap_or_default()))),
             adapter,
         }
     }
@@ -128,15 +135,24 @@ impl Sequence {
             self.rows.push(Row::of(&scores, token, count));
         }
         // The sampled token itself is computed in the next step, so it is not in the cache yet.
-        self.engine.remember(self.salt.as_deref(), &context);
+        self.engine.remember(&mut self.blocks, context.len());
+        self.blocks.push(token);
         self.output.push(token);
         self.finish = self.stop_by_token(token);
         self.add_text(token);
     }
 
+    /// The sequence as the step loop sees it.
+    #[must_use]
+    pub fn newcomer(&self) -> Newcomer {
+        let (engine, blocks, params) = (Arc::clone(&self.engine), self.blocks.clone(), self.params.clone());
+        let most = self.params.max_tokens.min(self.engine.config.max_model_len.saturating_sub(self.prompt.len()));
+        Newcomer { prompt: Box::new(Lookup { engine, blocks, params }), length: self.prompt.len(), most: most.max(1) }
+    }
+
     fn prefill(&mut self, language: &LanguageModel) {
-        self.cached = self.engine.cached(self.salt.as_deref(), &self.prompt, &self.params);
-        self.engine.remember(self.salt.as_deref(), &self.prompt);
+        self.cached = self.admitted.unwrap_or_else(|| self.engine.cached(&self.blocks, &self.params));
+        self.engine.remember(&mut self.blocks, self.prompt.len());
         let count = self.params.prompt_logprobs;
         self.prompt_rows = count.map(|count| self.engine.prompt_rows(language, &self.prompt, self.cached, count));
     }
@@ -221,6 +237,23 @@ impl Sequence {
             self.text.truncate(keep);
             self.finish = Some(Finish::StopString(stop));
         }
+    }
+}
+
+/// A prompt that waits to be computed.
+struct Lookup {
+    engine: Arc<Engine>,
+    blocks: Blocks,
+    params: SamplingParams,
+}
+
+impl CachedPrompt for Lookup {
+    fn cached(&self) -> usize {
+        self.engine.cached(&self.blocks, &self.params)
+    }
+
+    fn computed(&mut self, upto: usize) {
+        self.engine.remember(&mut self.blocks, upto);
     }
 }
 

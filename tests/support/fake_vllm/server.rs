@@ -88,7 +88,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         headers: head.headers,
         body,
     };
-    shared.received.lock().unwrap_or_else(PoisonError::into_inner).push(received.clone());
+    if shared.engine.config.records {
+        shared.received.lock().unwrap_or_else(PoisonError::into_inner).push(received.clone());
+    }
 
     let fault = shared.faults.take(&path);
     let generates = matches!(path.as_str(), "/v1/completions" | "/inference/v1/generate" | "/v1/chat/completions");
@@ -121,6 +123,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         Some(Fault::Hang(hang)) => hang.hold().await,
     }
     shared.faults.before_request().await;
+    if let Some(pace) = &shared.engine.pace
+        && generates
+    {
+        pace.request().await;
+    }
 
     let routed = route(&shared, &received, &mut call).await;
     call.running.into_iter().for_each(Running::finish);

@@ -1,0 +1,217 @@
+//! Closed-loop clients that run the same kind of rollouts directly and through the sidecar, and the virtual time both
+//! take.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use sidedraft::draft::Drafter;
+use sidedraft::rollout::DrafterFactory;
+use tokio::time::Instant;
+
+use super::plain;
+use super::support::draft_engine::DraftEngine;
+use super::support::fake_vllm::{CostModel, Costs, DraftCost, FakeConfig, FakeVllm, LanguageModel};
+use super::support::harness::{Harness, client, success};
+use super::support::simulated_drafters::Simulated;
+use super::support::timeline::{ROUNDS, Timeline};
+
+/// Tokens of a prompt: one that nobody else has.
+pub const PROMPT: usize = 1024;
+/// Tokens of a rollout.
+pub const TOKENS: usize = 512;
+/// Tokens of the rollouts by which the sidecar may learn before it is measured, as it has long done in a trainer's
+/// second step.
+const WARM_UP: usize = 128;
+
+/// A target as sure of itself as a policy in training, which never ends a sequence.
+pub fn policy() -> LanguageModel {
+    LanguageModel { sharpness: 8.0, eos_bias: -200.0, ..LanguageModel::default() }
+}
+
+/// Makes no drafters.
+struct Nobody;
+
+impl DrafterFactory for Nobody {
+    fn drafters(&self) -> Vec<Box<dyn Drafter>> {
+        Vec::new()
+    }
+}
+
+/// A GPU server, a draft model and a sidecar, in virtual time.
+pub struct Rig {
+    timeline: Timeline,
+    fake: FakeVllm,
+    sidecar: Harness,
+    http: reqwest::Client,
+    /// A number for each rollout, so that no prompt comes twice.
+    rollouts: u64,
+}
+
+/// What is asked of both ways.
+#[derive(Debug, Clone, Copy)]
+pub struct Workload {
+    /// Clients, each of which sends a request when the one before is answered.
+    pub clients: usize,
+    /// Requests of each client.
+    pub requests: usize,
+    /// Tokens of each reply.
+    pub tokens: usize,
+    pub temperature: f64,
+}
+
+impl Workload {
+    pub fn new(clients: usize, temperature: f64) -> Self {
+        // A rollout alone is a small sample of acceptances; of a crowd one each is a large one.
+        let requests = (8 / clients).max(1);
+        Self { clients, requests, tokens: TOKENS, temperature }
+    }
+
+    fn all_tokens(&self) -> usize {
+        self.clients * self.requests * self.tokens
+    }
+}
+
+/// What came of a workload both ways.
+#[derive(Debug, Clone, Copy)]
+pub struct Compared {
+    pub workload: Workload,
+    /// Virtual seconds of the direct way.
+    pub direct: f64,
+    /// Virtual seconds through the sidecar.
+    pub proxied: f64,
+    /// Verifications.
+    pub rounds: f64,
+    /// Drafts verified, and accepted.
+    pub drafted: f64,
+    pub accepted: f64,
+    /// Tokens that came without a draft.
+    pub decoded: f64,
+}
+
+impl Compared {
+    /// How many times as fast the sidecar is.
+    pub fn ratio(&self) -> f64 {
+        self.direct / self.proxied
+    }
+
+    /// Tokens a virtual second, directly and through the sidecar.
+    pub fn speeds(&self) -> (f64, f64) {
+        let tokens = self.workload.all_tokens() as f64;
+        (tokens / self.direct, tokens / self.proxied)
+    }
+
+    /// Prints a line of the table that [`heading`] begins.
+    pub fn print(&self, name: &str) {
+        let (direct, proxied) = self.speeds();
+        let per_round = if self.rounds > 0.0 { self.drafted / self.rounds } else { 0.0 };
+        let kept = if self.drafted > 0.0 { 100.0 * self.accepted / self.drafted } else { 0.0 };
+        let decoded = 100.0 * self.decoded / self.workload.all_tokens() as f64;
+        println!(
+            "{name:<22} {:>4} {:>4} {direct:>9.1} {proxied:>9.1} {:>6.3} {:>7.0} {per_round:>6.2} {kept:>5.1}% {decoded:>5.1}%",
+            self.workload.clients,
+            self.workload.temperature,
+            self.ratio(),
+            self.rounds,
+        );
+    }
+}
+
+/// Prints what the columns are.
+pub fn heading() {
+    println!(
+        "{:<22} {:>4} {:>4} {:>9} {:>9} {:>6} {:>7} {:>6} {:>6} {:>6}",
+        "drafter", "at", "temp", "direct/s", "proxied/s", "ratio", "rounds", "drafts", "kept", "plain"
+    );
+}
+
+impl Rig {
+    /// The profile, with a drafter whose drafts are accepted with probability `acceptance`.
+    pub async fn start(acceptance: f64) -> Self {
+        let timeline = Timeline::start();
+        let engine = DraftEngine::start(DraftCost::h100_8b(), timeline.clone());
+        let drafters = Simulated::factory(&policy(), acceptance, engine);
+        Self::with_drafters(timeline, drafters, &[]).await
+    }
+
+    /// The profile, with nobody to draft: the sidecar decodes plainly.
+    pub async fn without_drafters() -> Self {
+        Self::with_drafters(Timeline::start(), Arc::new(Nobody), &[]).await
+    }
+
+    /// The profile with any drafters and flags.
+    pub async fn with_drafters(timeline: Timeline, drafters: Arc<dyn DrafterFactory>, flags: &[&str]) -> Self {
+        let costs = Some(Costs { model: CostModel::h100_8b(), timeline: timeline.clone() });
+        let fake =
+            FakeVllm::start(FakeConfig { language: policy(), costs, records: false, ..FakeConfig::default() }).await;
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = fake.write_tokenizer(folder.path());
+        let flags = [&["--tokenizer", tokenizer.to_str().unwrap()], flags].concat();
+        let sidecar = Harness::start_with(&fake.url(), &flags, |setup| setup.with_drafters(drafters)).await;
+        sidecar.sidecar.ready().await;
+        Self { timeline, fake, sidecar, http: client(), rollouts: 0 }
+    }
+
+    pub fn metric(&self, name: &str, labels: &str) -> f64 {
+        self.sidecar.metric(name, labels)
+    }
+
+    /// Runs `workload` directly, lets the sidecar learn, and runs it through the sidecar.
+    pub async fn compare(&mut self, workload: Workload) -> Compared {
+        let direct = self.run(&self.fake.url(), workload).await;
+        let predicted = plain::crowd(&CostModel::h100_8b(), workload, PROMPT).as_secs_f64();
+        assert!((direct - predicted).abs() < 1e-6, "virtual time is not to be trusted: {direct} s for {predicted} s");
+        let url = self.sidecar.url.clone();
+        self.run(&url, Workload { tokens: WARM_UP, requests: 1, ..workload }).await;
+        let before = self.counts();
+        let proxied = self.run(&url, workload).await;
+        let after = self.counts();
+        let [rounds, drafted, accepted, decoded] = std::array::from_fn(|at| after[at] - before[at]);
+        let deepest = self.timeline.deepest();
+        assert!(deepest < ROUNDS / 2, "virtual time is not to be trusted: {deepest} of {ROUNDS} rounds");
+        assert!(self.metric("sidedraft_requests_total", "forwarded") < 0.5, "a rollout was only forwarded");
+        Compared { workload, direct, proxied, rounds, drafted, accepted, decoded }
+    }
+
+    fn counts(&self) -> [f64; 4] {
+        let accepted = "vllm:spec_decode_num_accepted_tokens_total";
+        let drafted = "vllm:spec_decode_num_draft_tokens_total";
+        ["vllm:spec_decode_num_drafts_total", drafted, accepted, "sidedraft_decoded_tokens_total"]
+            .map(|name| self.metric(name, ""))
+    }
+
+    /// The virtual seconds until the last of the clients has its last reply.
+    async fn run(&mut self, url: &str, workload: Workload) -> f64 {
+        let first = self.rollouts;
+        self.rollouts += (workload.clients * workload.requests) as u64;
+        let start = Instant::now();
+        let this = &*self;
+        let client = |number: usize| async move {
+            for request in 0..workload.requests {
+                let rollout = first + (number * workload.requests + request) as u64;
+                this.rollout(url, workload, rollout).await;
+            }
+        };
+        join_all((0..workload.clients).map(client)).await;
+        start.elapsed().as_secs_f64()
+    }
+
+    /// One rollout, as an RL trainer asks for it.
+    async fn rollout(&self, url: &str, workload: Workload, number: u64) {
+        let mut rng = StdRng::seed_from_u64(number);
+        let prompt: Vec<u32> = (0..PROMPT).map(|_| rng.random_range(0..60)).collect();
+        let Workload { tokens, temperature, .. } = workload;
+        let body = json!({"prompt": prompt, "max_tokens": tokens, "temperature": temperature, "logprobs": 1,
+            "return_token_ids": true});
+        let reply = success(self.http.post(format!("{url}/v1/completions")).json(&body).send().await.unwrap()).await;
+        assert_eq!(reply["choices"][0]["token_ids"].as_array().unwrap().len(), tokens);
+    }
+}
+
+/// Seconds as a cost model has them.
+pub fn seconds(duration: Duration) -> f64 {
+    duration.as_secs_f64()
+}
