@@ -85,7 +85,7 @@ impl Harness {
 /// when to speculate, it is wherever there is a draft, with a fixed length.
 pub fn settings(upstream: &str, flags: &[&str]) -> ServeSettings {
     let fixed = ["sidedraft", "--upstream", upstream, "--listen", "127.0.0.1:0"];
-    let says = |name: &str| flags.iter().any(|flag| *flag == name);
+    let says = |name: &str| flags.contains(&name);
     let always: &[&str] = if says("--speculate") { &[] } else { &["--speculate", "always"] };
     let length: &[&str] = if says("--speculate") || says("--draft-tokens") { &[] } else { &["--draft-tokens", "4"] };
     Flags::try_parse_from(fixed.iter().chain(always).chain(length).chain(flags)).unwrap().serve
