@@ -33,7 +33,7 @@ impl Running {
         let metrics = self.shared.settings.metrics.speculation.clone();
         let _timer = metrics.decoding();
         let _present = self.pace.monitor.at_server();
-        let stream = self.shared.sampler.decode(&self.terms, self.sequence.tokens(), length, begins).await?;
+        let stream = self.shared.sampler.decode(&self.terms, self.sequence.context(), length, begins).await?;
         let mut stream = std::pin::pin!(stream);
         let mut wanted = std::pin::pin!(turn.is_wanted());
         let mut decoded = 0_usize;

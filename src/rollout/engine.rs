@@ -13,7 +13,7 @@ use super::types::{Delta, Rollout, RolloutError};
 use crate::speculation::AcceptanceRule;
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
-use crate::upstream::{Capabilities, Upstream};
+use crate::upstream::{Capabilities, Prompt, Upstream};
 use crate::verify::{CachedSuffix, Drawn, FanOut, Prefill, PromptLogprobs, Sampler, Strategy, Verifier};
 
 /// What all rollouts against one server share.
@@ -198,7 +198,7 @@ impl Shared {
         terms.constraints.min_tokens = rollout.rules.min_tokens;
         loop {
             let turn = first.turn().await;
-            let call = self.sampler.prefill(&terms, &rollout.prompt, n, rollout.prefill);
+            let call = self.sampler.prefill(&terms, Prompt::from(&rollout.prompt), n, rollout.prefill);
             tokio::select! {
                 biased;
                 prefill = call => {

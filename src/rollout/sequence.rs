@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::speculation::{Scored, TokenId};
 use crate::text::{Detokenizer, StopStrings, TextError, Tokenizer};
-use crate::upstream::EndToken;
+use crate::upstream::{EndToken, IdsText, Prompt};
 
 /// When a rollout ends.
 #[derive(Debug, Clone)]
@@ -74,6 +74,8 @@ pub struct Sequence {
     tokens: Vec<TokenId>,
     /// Prompt and committed tokens alone.
     length: usize,
+    /// The same as JSON, for the server.
+    written: IdsText,
     prompt_length: usize,
     rules: FinishRules,
     detokenizer: Detokenizer,
@@ -91,6 +93,7 @@ impl Sequence {
         let detokenizer = Detokenizer::new(tokenizer, &prompt, skip_special_tokens, spaces_between_special_tokens);
         Self {
             length: prompt.len(),
+            written: IdsText::of(&prompt),
             prompt_length: prompt.len(),
             tokens: prompt,
             rules,
@@ -105,6 +108,18 @@ impl Sequence {
     #[must_use]
     pub fn tokens(&self) -> &[TokenId] {
         &self.tokens[..self.length]
+    }
+
+    /// Their text.
+    #[must_use]
+    pub fn written(&self) -> &IdsText {
+        &self.written
+    }
+
+    /// The same as a prompt.
+    #[must_use]
+    pub fn context(&self) -> Prompt<'_> {
+        Prompt::new(&self.written, &[])
     }
 
     /// Puts tokens after the committed ones without committing them, in place of those staged before.
@@ -192,6 +207,7 @@ impl Sequence {
             self.tokens.push(token);
         }
         self.length += 1;
+        self.written.push(token);
     }
 
     fn stopped_by(&self, token: TokenId) -> Option<Finish> {

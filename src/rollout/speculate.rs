@@ -41,7 +41,8 @@ impl Running {
         self.sequence.stage(proposal.tokens());
         let start = self.sequence.tokens().len();
         let tokens = self.sequence.staged();
-        let round = Round { terms: &self.terms, tokens, start, proposal, row_length };
+        let written = self.sequence.written();
+        let round = Round { terms: &self.terms, tokens, start, written, proposal, row_length };
         let (timer, sent) = (Timer::start(), Instant::now());
         let present = self.pace.monitor.at_server();
         let evidence = match shared.verifier(strategy).verify(round).await {
@@ -168,7 +169,7 @@ impl Running {
                 }
                 Next::Sample => {
                     settings.metrics.speculation.unknown_rows.inc();
-                    let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.tokens()).await?;
+                    let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.context()).await?;
                     if self.is_stray(told, version) {
                         return Ok(up_to(at));
                     }
@@ -196,7 +197,7 @@ impl Running {
     async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Drawn, RolloutError> {
         let settings = &self.shared.settings;
         let Observation::Row(row) = observation else {
-            return Ok(self.shared.sampler.sample(&self.terms, self.sequence.tokens()).await?);
+            return Ok(self.shared.sampler.sample(&self.terms, self.sequence.context()).await?);
         };
         let mut row = row.clone();
         let mut leaks = 0;
@@ -204,7 +205,7 @@ impl Running {
             settings.metrics.speculation.tail_samples.inc();
             let banned: Vec<_> = row.entries().iter().map(|entry| entry.token).collect();
             let (drawn, version) =
-                self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), &banned).await?;
+                self.shared.sampler.sample_outside(&self.terms, self.sequence.context(), &banned).await?;
             leaks += usize::from(banned.contains(&drawn.token));
             match judge_tail(draft, &mut row, &drawn, settings.rule.as_ref(), &mut self.rng) {
                 TailVerdict::Keep => return Ok((drawn, version)),

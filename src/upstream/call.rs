@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use super::ids::Prompt;
 use super::origin::Origin;
 use super::wire::{Candidate, Constraints, Sampled, SamplingFields};
 
@@ -12,7 +13,7 @@ pub struct Call<'a> {
     /// On whose behalf.
     pub origin: &'a Origin,
     /// Token ids of each prompt. The Rust frontend and the generate route take one prompt a request.
-    pub prompts: Vec<Cow<'a, [u32]>>,
+    pub prompts: Vec<Prompt<'a>>,
     /// What shapes the distribution. The completions route fills in the model's defaults for what is absent, the
     /// generate route neutral values.
     pub sampling: Cow<'a, SamplingFields>,
@@ -38,10 +39,10 @@ pub struct Call<'a> {
 impl<'a> Call<'a> {
     /// A call for one token after `prompt` under the server's own defaults.
     #[must_use]
-    pub fn new(origin: &'a Origin, prompt: &'a [u32]) -> Self {
+    pub fn new(origin: &'a Origin, prompt: impl Into<Prompt<'a>>) -> Self {
         Self {
             origin,
-            prompts: vec![Cow::Borrowed(prompt)],
+            prompts: vec![prompt.into()],
             sampling: Cow::Owned(SamplingFields::default()),
             constraints: Cow::Owned(Constraints::default()),
             n: 1,

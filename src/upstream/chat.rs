@@ -51,7 +51,7 @@ impl Upstream {
     /// # Errors
     /// When the server refuses: it would refuse the request itself in the same words.
     pub async fn render_chat(&self, origin: &Origin, request: Bytes) -> Result<RenderedChat, UpstreamError> {
-        let body = self.post_bytes(origin, RENDER, request).await?;
+        let body = self.post_body(origin, RENDER, request.into()).await?;
         let rendered: Rendered = serde_json::from_slice(&body)
             .map_err(|error| UpstreamError::Protocol { path: RENDER, reason: error.to_string() })?;
         Ok(RenderedChat {

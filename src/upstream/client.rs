@@ -12,6 +12,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde::Serialize;
 
+use super::body::Pieced;
 use super::error::{Refusal, UpstreamError, root_cause};
 use super::origin::Origin;
 
@@ -166,15 +167,15 @@ impl Upstream {
         path: &'static str,
         body: &B,
     ) -> Result<Bytes, UpstreamError> {
-        self.post_bytes(origin, path, encode(path, body)?).await
+        self.post_body(origin, path, encode(path, body)?.into()).await
     }
 
     /// The same with a body that is JSON already.
-    pub(super) async fn post_bytes(
+    pub(super) async fn post_body(
         &self,
         origin: &Origin,
         path: &'static str,
-        body: Bytes,
+        body: Pieced,
     ) -> Result<Bytes, UpstreamError> {
         let mut retry = Retry::new(self.retries);
         loop {
@@ -189,17 +190,16 @@ impl Upstream {
         }
     }
 
-    /// Posts `body` as JSON and returns a successful reply whose body is still to be read.
+    /// Posts JSON and returns a successful reply whose body is still to be read.
     ///
     /// # Errors
     /// The last try's error.
-    pub(super) async fn open<B: Serialize>(
+    pub(super) async fn open(
         &self,
         origin: &Origin,
         path: &'static str,
-        body: &B,
+        body: Pieced,
     ) -> Result<reqwest::Response, UpstreamError> {
-        let body = encode(path, body)?;
         let mut retry = Retry::new(self.retries);
         loop {
             match self.try_once(origin, path, body.clone()).await {
@@ -213,14 +213,14 @@ impl Upstream {
         &self,
         origin: &Origin,
         path: &'static str,
-        body: Bytes,
+        body: Pieced,
     ) -> Result<reqwest::Response, UpstreamError> {
         let response = self
             .calls
             .request(Method::POST, format!("{}{path}", self.base))
             .headers(origin.headers.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .body(body)
+            .body(reqwest::Body::wrap(body))
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;

@@ -1,12 +1,12 @@
 //! `/v1/completions` asked with token ids: sampling, prompt log-probabilities and fan-out on any version of vLLM.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::body::{Pieced, Pieces};
 use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
 use super::error::UpstreamError;
@@ -16,12 +16,11 @@ use super::wire::{
 
 pub(super) const PATH: &str = "/v1/completions";
 
+/// All but the prompt, which is written apart.
 #[derive(Serialize)]
-pub(super) struct WireRequest<'a> {
+struct WireRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
-    #[serde(serialize_with = "one_or_many")]
-    prompt: &'a [Cow<'a, [u32]>],
     #[serde(flatten)]
     sampling: &'a SamplingFields,
     #[serde(skip_serializing_if = "is_one")]
@@ -58,20 +57,11 @@ fn is_one(n: &usize) -> bool {
     *n == 1
 }
 
-/// A single prompt is a list of ids: the Rust frontend takes no list of prompts, not even one of a single prompt.
-fn one_or_many<S: Serializer>(prompts: &&[Cow<'_, [u32]>], serializer: S) -> Result<S::Ok, S::Error> {
-    match prompts {
-        [one] => one.serialize(serializer),
-        many => many.serialize(serializer),
-    }
-}
-
-impl<'a> Call<'a> {
-    pub(super) fn as_completion(&'a self, stream: bool) -> WireRequest<'a> {
+impl Call<'_> {
+    pub(super) fn as_completion(&self, stream: bool) -> Result<Pieced, UpstreamError> {
         let constraints = &*self.constraints;
-        WireRequest {
+        let fields = WireRequest {
             model: self.origin.model.as_deref(),
-            prompt: &self.prompts,
             sampling: &self.sampling,
             n: self.n,
             max_tokens: self.max_tokens,
@@ -89,8 +79,27 @@ impl<'a> Call<'a> {
             return_tokens_as_token_ids: true,
             stream,
             stream_options: StreamOptions::of(self, stream),
+        };
+        let mut body = Pieces::object(&fields).map_err(|error| protocol(error.to_string()))?;
+        body.text().extend_from_slice(br#","prompt":"#);
+        match self.prompts.as_slice() {
+            // The Rust frontend takes no list of prompts, not even one of a single prompt.
+            [one] => one.put(&mut body),
+            many => {
+                for (index, prompt) in many.iter().enumerate() {
+                    body.text().push(if index == 0 { b'[' } else { b',' });
+                    prompt.put(&mut body);
+                }
+                body.text().push(b']');
+            }
         }
+        body.text().push(b'}');
+        Ok(body.finish())
     }
+}
+
+fn protocol(reason: String) -> UpstreamError {
+    UpstreamError::Protocol { path: PATH, reason }
 }
 
 #[derive(Deserialize)]
@@ -161,8 +170,7 @@ impl Upstream {
     /// # Errors
     /// When the server refuses, aborts, or its reply does not hold `n` choices for each prompt.
     pub async fn complete(&self, call: &Call<'_>) -> Result<Reply, UpstreamError> {
-        let body = self.post(call.origin, PATH, &call.as_completion(false)).await?;
-        let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
+        let body = self.post_body(call.origin, PATH, call.as_completion(false)?).await?;
         let mut reply: WireReply = serde_json::from_slice(&body).map_err(|error| protocol(error.to_string()))?;
         reply.choices.sort_by_key(|choice| choice.index);
         if reply.choices.len() != call.prompts.len() * call.n {
@@ -195,23 +203,30 @@ impl Upstream {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
+    use super::super::ids::Prompt;
     use super::super::origin::Origin;
     use super::super::wire::{Candidate, Constraints};
     use super::*;
+
+    fn text_of(call: &Call<'_>, stream: bool) -> String {
+        String::from_utf8(call.as_completion(stream).unwrap().concat()).unwrap()
+    }
 
     #[test]
     fn the_request_leaves_out_what_was_not_asked_for() {
         let origin = Origin { model: Some("m".to_owned()), ..Origin::default() };
         let constraints = Constraints { logit_bias: vec![(7, -100.0)], ..Constraints::default() };
         let call = Call {
-            prompts: vec![Cow::Borrowed(&[1, 2]), Cow::Borrowed(&[1, 2, 3])],
+            prompts: vec![Prompt::from(&[1, 2]), Prompt::from(&[1, 2, 3])],
             sampling: Cow::Owned(SamplingFields { temperature: Some(1.0), ..SamplingFields::default() }),
             constraints: Cow::Borrowed(&constraints),
             logprobs: 5,
-            ..Call::new(&origin, &[])
+            ..Call::new(&origin, &[0; 0])
         };
-        expect_test::expect![[r#"{"model":"m","prompt":[[1,2],[1,2,3]],"temperature":1.0,"max_tokens":1,"logprobs":5,"logit_bias":{"7":-100.0},"return_tokens_as_token_ids":true,"stream":false}"#]]
-        .assert_eq(&serde_json::to_string(&call.as_completion(false)).unwrap());
+        expect_test::expect![[r#"{"model":"m","temperature":1.0,"max_tokens":1,"logprobs":5,"logit_bias":{"7":-100.0},"return_tokens_as_token_ids":true,"stream":false,"prompt":[[1,2],[1,2,3]]}"#]]
+        .assert_eq(&text_of(&call, false));
     }
 
     #[test]
@@ -226,8 +241,8 @@ mod tests {
             ..Constraints::default()
         };
         let call = Call { n: 3, constraints: Cow::Borrowed(&constraints), ..Call::new(&origin, &[1]) };
-        expect_test::expect![[r#"{"prompt":[1],"n":3,"max_tokens":1,"min_tokens":1,"logprobs":0,"allowed_token_ids":[4,5],"bad_words":["no"],"stop_token_ids":[6],"ignore_eos":true,"priority":-3,"session_id":"s","return_tokens_as_token_ids":true,"stream":true}"#]]
-        .assert_eq(&serde_json::to_string(&call.as_completion(true)).unwrap());
+        expect_test::expect![[r#"{"n":3,"max_tokens":1,"min_tokens":1,"logprobs":0,"allowed_token_ids":[4,5],"bad_words":["no"],"stop_token_ids":[6],"ignore_eos":true,"priority":-3,"session_id":"s","return_tokens_as_token_ids":true,"stream":true,"prompt":[1]}"#]]
+        .assert_eq(&text_of(&call, true));
     }
 
     #[test]

@@ -5,19 +5,21 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::body::{Pieced, Pieces};
 use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
 use super::completions::read_rows;
 use super::error::UpstreamError;
+use super::ids::Prompt;
 use super::wire::{Candidate, Sampled, SamplingFields, StreamOptions, VersionSpan, WireUsage, is_zero};
 
 pub(super) const PATH: &str = "/inference/v1/generate";
 
+/// All but the prompt, which is written apart.
 #[derive(Serialize)]
-pub(super) struct WireRequest<'a> {
+struct WireRequest<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     model: Option<&'a str>,
-    token_ids: &'a [u32],
     sampling_params: WireSampling<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cache_salt: Option<&'a str>,
@@ -54,13 +56,12 @@ struct WireSampling<'a> {
     detokenize: bool,
 }
 
-impl<'a> Call<'a> {
+impl Call<'_> {
     /// The call for its first prompt.
-    pub(super) fn as_generate(&'a self, stream: bool) -> WireRequest<'a> {
+    pub(super) fn as_generate(&self, stream: bool) -> Result<Pieced, UpstreamError> {
         let constraints = &*self.constraints;
-        WireRequest {
+        let fields = WireRequest {
             model: self.origin.model.as_deref(),
-            token_ids: self.prompts.first().map_or(&[], |prompt| prompt),
             sampling_params: WireSampling {
                 fields: &self.sampling,
                 n: self.n,
@@ -80,8 +81,17 @@ impl<'a> Call<'a> {
             priority: self.origin.priority,
             stream,
             stream_options: StreamOptions::of(self, stream),
-        }
+        };
+        let mut body = Pieces::object(&fields).map_err(|error| protocol(error.to_string()))?;
+        body.text().extend_from_slice(br#","token_ids":"#);
+        self.prompts.first().copied().unwrap_or(Prompt::from(&[])).put(&mut body);
+        body.text().push(b'}');
+        Ok(body.finish())
     }
+}
+
+fn protocol(reason: String) -> UpstreamError {
+    UpstreamError::Protocol { path: PATH, reason }
 }
 
 #[derive(Deserialize)]
@@ -168,8 +178,8 @@ impl Upstream {
     /// # Errors
     /// When the server refuses, aborts, or its reply lacks a part.
     pub async fn generate(&self, call: &Call<'_>) -> Result<Reply, UpstreamError> {
-        let body = self.post(call.origin, PATH, &call.as_generate(false)).await?;
-        let reply = parse(&body, call).map_err(|reason| UpstreamError::Protocol { path: PATH, reason })?;
+        let body = self.post_body(call.origin, PATH, call.as_generate(false)?).await?;
+        let reply = parse(&body, call).map_err(protocol)?;
         if reply.choices.iter().any(Choice::is_aborted) {
             return Err(UpstreamError::Aborted);
         }

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of speculation: a call is what vLLM's API can be asked, a reply is what it said.
 
+mod body;
 pub mod call;
 pub mod capabilities;
 pub mod chat;
@@ -10,6 +11,7 @@ pub mod completions;
 pub mod error;
 pub mod gauges;
 pub mod generate;
+pub mod ids;
 pub mod origin;
 pub mod probe;
 pub mod stream;
@@ -21,6 +23,7 @@ pub use capabilities::{Capabilities, ChatSupport, EndToken, GenerateRoute, Gener
 pub use client::{Upstream, UpstreamOptions};
 pub use error::UpstreamError;
 pub use gauges::Gauges;
+pub use ids::{IdsText, Prompt};
 pub use origin::Origin;
 pub use stream::{About, DecodedChunk, Route};
 pub use wire::{Candidate, Constraints, Sampled, SamplingFields, VersionSpan};

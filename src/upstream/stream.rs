@@ -2,8 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::body::Pieced;
 use super::call::{ABORTED, Call};
 use super::client::Upstream;
 use super::completions::WireLogprobs;
@@ -80,8 +81,8 @@ impl Upstream {
         route: Route,
     ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
         let response = match route {
-            Route::Completions => self.open(call.origin, completions::PATH, &call.as_completion(true)).await?,
-            Route::Generate => self.open(call.origin, generate::PATH, &call.as_generate(true)).await?,
+            Route::Completions => self.open(call.origin, completions::PATH, call.as_completion(true)?).await?,
+            Route::Generate => self.open(call.origin, generate::PATH, call.as_generate(true)?).await?,
         };
         let this = self.clone();
         let bytes = response.bytes_stream().map(move |piece| piece.map_err(|error| this.unreachable(&error)));
@@ -122,11 +123,11 @@ impl Upstream {
 
 impl Upstream {
     /// Everything that a streamed reply brings, as it was written.
-    pub(super) async fn events<B: Serialize>(
+    pub(super) async fn events(
         &self,
         origin: &Origin,
         path: &'static str,
-        body: &B,
+        body: Pieced,
     ) -> Result<Vec<serde_json::Value>, UpstreamError> {
         let response = self.open(origin, path, body).await?;
         let mut events = Events::default();

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::rows::{self, PromptRows};
 use super::sampler::{mixed_versions, scored};
 use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier};
-use crate::speculation::{Observation, Scored, TokenId};
+use crate::speculation::{Observation, Scored};
 use crate::upstream::{Call, Reply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
 
 /// Verification by the rows of the drafts, at the cost of computing the drafts.
@@ -24,10 +24,10 @@ impl CachedSuffix {
         Self { upstream, sampler, runner, max_logprobs }
     }
 
-    /// Scores `tokens`, computing everything where the server cannot print what it has not computed.
+    /// Scores the first `end` tokens, computing everything where the server cannot print what it has not computed.
     ///
     /// Which of the two happened is told with the reply.
-    async fn score(&self, round: &Round<'_>, tokens: &[TokenId]) -> Result<(Reply, bool), UpstreamError> {
+    async fn score(&self, round: &Round<'_>, end: usize) -> Result<(Reply, bool), UpstreamError> {
         let neutral = SamplingFields::default();
         let mut call = Call {
             sampling: Cow::Borrowed(round.terms.resolved.as_ref().unwrap_or(&neutral)),
@@ -35,7 +35,7 @@ impl CachedSuffix {
             logprobs: (round.terms.logprobs + 1).min(self.max_logprobs),
             prompt_logprobs: Some(round.row_length),
             skip_cache: Some(false),
-            ..Call::new(&round.terms.origin, tokens)
+            ..Call::new(&round.terms.origin, round.prompt(end))
         };
         match self.upstream.generate(&call).await {
             Err(error) if error.is_unprintable_row() => {
@@ -50,12 +50,12 @@ impl CachedSuffix {
     ///
     /// Where the client wants as many as the server gives at most, a token from below them has taken the last one's
     /// place; the server is asked again for the list, which does not depend on what it samples then.
-    async fn bonus(&self, round: &Round<'_>, tokens: &[TokenId], sampled: Sampled) -> Result<Scored, UpstreamError> {
+    async fn bonus(&self, round: &Round<'_>, sampled: Sampled) -> Result<Scored, UpstreamError> {
         let wanted = round.terms.logprobs;
         let is_last = sampled.candidates.iter().all(|candidate| candidate.logprob >= sampled.logprob);
         let mut bonus = scored(sampled, wanted);
         if wanted > 0 && wanted >= self.max_logprobs && is_last {
-            bonus.top = self.sampler.sample(round.terms, tokens).await?.0.top;
+            bonus.top = self.sampler.sample(round.terms, round.prompt(round.tokens.len())).await?.0.top;
         }
         Ok(bonus)
     }
@@ -74,17 +74,17 @@ impl CachedSuffix {
     /// that ends with the draft leaves the draft's own block to be computed, for a prompt is never cached to its
     /// end; so the row is there, unless the context alone is cached right up to it. Then, and for drafts that
     /// were not drawn, the server's own sample decides.
-    async fn recover(&self, round: &Round<'_>, tokens: &[TokenId], index: usize) -> Result<Recovered, UpstreamError> {
+    async fn recover(&self, round: &Round<'_>, index: usize) -> Result<Recovered, UpstreamError> {
         let mut recomputed = false;
         if !round.proposal.is_certain() {
-            let (reply, anew) = self.score(round, &tokens[..=index]).await?;
+            let (reply, anew) = self.score(round, index + 1).await?;
             if let Some(observation) = self.observe(round, &reply, index + 1, index) {
                 let version = reply.choices.into_iter().next().and_then(|choice| choice.version);
                 return Ok(Recovered { observation, recomputed: anew, version });
             }
             recomputed = anew;
         }
-        let (sampled, version) = self.sampler.sample(round.terms, &tokens[..index]).await?;
+        let (sampled, version) = self.sampler.sample(round.terms, round.prompt(index)).await?;
         Ok(Recovered { observation: Observation::Sampled(sampled), recomputed, version })
     }
 }
@@ -107,19 +107,19 @@ impl Verifier for CachedSuffix {
         Box::pin(async move {
             let (tokens, start) = (round.tokens, round.start);
             let (reply, mut recomputed) =
-                self.score(&round, tokens).await.map(|(reply, anew)| (reply, usize::from(anew)))?;
+                self.score(&round, tokens.len()).await.map(|(reply, anew)| (reply, usize::from(anew)))?;
             let mut observations: Vec<Option<Observation>> =
                 (start..tokens.len()).map(|index| self.observe(&round, &reply, tokens.len(), index)).collect();
             let lost: Vec<usize> =
                 (start..tokens.len()).filter(|index| observations[index - start].is_none()).collect();
             let mut versions = Vec::new();
             let recovered: Vec<Observation> = if round.proposal.is_certain() && lost.len() > 1 {
-                let prompts = lost.iter().map(|index| &tokens[..*index]).collect();
+                let prompts = lost.iter().map(|index| round.prompt(*index)).collect();
                 let (samples, version) = self.sampler.sample_each(round.terms, prompts).await?;
                 versions.push(version);
                 samples.into_iter().map(Observation::Sampled).collect()
             } else {
-                let each = lost.iter().map(|index| self.recover(&round, tokens, *index));
+                let each = lost.iter().map(|index| self.recover(&round, *index));
                 let all = futures_util::future::try_join_all(each).await?;
                 recomputed += all.iter().filter(|recovered| recovered.recomputed).count();
                 versions.extend(all.iter().map(|recovered| recovered.version.clone()));
@@ -136,7 +136,7 @@ impl Verifier for CachedSuffix {
                 return Err(mixed_versions());
             }
             let sampled = choice.tokens.into_iter().next().ok_or_else(protocol)?;
-            let bonus = self.bonus(&round, tokens, sampled).await?;
+            let bonus = self.bonus(&round, sampled).await?;
             let observations = observations.into_iter().flatten().collect();
             Ok(Evidence { observations, bonus, version: choice.version, lost_rows, recomputed })
         })

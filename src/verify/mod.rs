@@ -20,7 +20,7 @@ pub use prompt_logprobs::PromptLogprobs;
 pub use sampler::{Drawn, Prefill, PrefillWishes, Sampler, scored as sampled_as_scored};
 
 use crate::speculation::{Observation, Proposal, Scored, TokenId};
-use crate::upstream::{Capabilities, Constraints, Origin, Route, SamplingFields, UpstreamError};
+use crate::upstream::{Capabilities, Constraints, IdsText, Origin, Prompt, Route, SamplingFields, UpstreamError};
 
 /// A way to verify.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -81,10 +81,20 @@ pub struct Round<'a> {
     pub tokens: &'a [TokenId],
     /// How many of them come before the drafts; not 0.
     pub start: usize,
+    /// The text of those.
+    pub written: &'a IdsText,
     /// At least one draft.
     pub proposal: &'a Proposal,
     /// How many of the likeliest tokens a row should list.
     pub row_length: usize,
+}
+
+impl<'a> Round<'a> {
+    /// The first `end` tokens as a prompt: the context, with none or some of the drafts.
+    #[must_use]
+    pub fn prompt(&self, end: usize) -> Prompt<'a> {
+        Prompt::new(self.written, &self.tokens[self.start..end])
+    }
 }
 
 /// What the target says of a proposal.

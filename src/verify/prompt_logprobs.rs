@@ -34,7 +34,7 @@ impl Verifier for PromptLogprobs {
                 sampling: Cow::Borrowed(&round.terms.fields),
                 logprobs: round.terms.logprobs,
                 prompt_logprobs: Some(round.row_length),
-                ..Call::new(&round.terms.origin, tokens)
+                ..Call::new(&round.terms.origin, round.prompt(tokens.len()))
             };
             let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
             let choice = self.upstream.complete(&call).await?.choices.into_iter().next();

@@ -9,7 +9,7 @@ use futures_util::future::try_join_all;
 use super::Terms;
 use crate::speculation::{Entry, Scored, TokenId};
 use crate::upstream::{
-    Call, Choice, Constraints, DecodedChunk, Reply, Route, Sampled, SamplingFields, Upstream, UpstreamError,
+    Call, Choice, Constraints, DecodedChunk, Prompt, Reply, Route, Sampled, SamplingFields, Upstream, UpstreamError,
 };
 
 /// What the server said when it read a prompt.
@@ -60,7 +60,7 @@ impl Sampler {
     ///
     /// # Errors
     /// When the server refuses.
-    pub async fn sample(&self, terms: &Terms, context: &[TokenId]) -> Result<Drawn, UpstreamError> {
+    pub async fn sample(&self, terms: &Terms, context: Prompt<'_>) -> Result<Drawn, UpstreamError> {
         let reply = self.ask(self.call(terms, context, 1), terms.route).await?;
         first_token(first_choice(reply)?, terms.logprobs)
     }
@@ -72,7 +72,7 @@ impl Sampler {
     pub async fn prefill(
         &self,
         terms: &Terms,
-        prompt: &[TokenId],
+        prompt: Prompt<'_>,
         n: usize,
         wishes: PrefillWishes,
     ) -> Result<(Vec<Drawn>, Prefill), UpstreamError> {
@@ -114,7 +114,7 @@ impl Sampler {
     pub async fn sample_outside(
         &self,
         terms: &Terms,
-        context: &[TokenId],
+        context: Prompt<'_>,
         banned: &[TokenId],
     ) -> Result<Drawn, UpstreamError> {
         /// The lowest bias that vLLM does not clamp; e^-100 of the mass is no sample in the age of the universe.
@@ -136,13 +136,12 @@ impl Sampler {
     pub async fn sample_each(
         &self,
         terms: &Terms,
-        prompts: Vec<&[TokenId]>,
+        prompts: Vec<Prompt<'_>>,
     ) -> Result<(Vec<Scored>, Option<String>), UpstreamError> {
         let drawn = if self.one_output_a_request || terms.route == Route::Generate {
             try_join_all(prompts.into_iter().map(|prompt| self.sample(terms, prompt))).await?
         } else {
-            let prompts = prompts.into_iter().map(Cow::Borrowed).collect();
-            let reply = self.upstream.complete(&Call { prompts, ..self.call(terms, &[], 1) }).await?;
+            let reply = self.upstream.complete(&Call { prompts, ..self.call(terms, Prompt::from(&[]), 1) }).await?;
             let tokens = reply.choices.into_iter().map(|choice| first_token(choice, terms.logprobs));
             tokens.collect::<Result<Vec<_>, _>>()?
         };
@@ -161,7 +160,7 @@ impl Sampler {
     pub async fn decode(
         &self,
         terms: &Terms,
-        context: &[TokenId],
+        context: Prompt<'_>,
         max_tokens: usize,
         stream_usage: bool,
     ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
@@ -169,7 +168,7 @@ impl Sampler {
         self.upstream.decode(&call, terms.route).await
     }
 
-    fn call<'a>(&self, terms: &'a Terms, context: &'a [TokenId], max_tokens: usize) -> Call<'a> {
+    fn call<'a>(&self, terms: &'a Terms, context: Prompt<'a>, max_tokens: usize) -> Call<'a> {
         let logprobs = match terms.route {
             Route::Completions => terms.logprobs,
             // This route counts the sampled token among those asked for.

@@ -44,4 +44,5 @@ mod streams;
 mod tiny_llama;
 mod trainer;
 mod unannounced;
+mod upstream_calls;
 mod versions;

@@ -139,7 +139,7 @@ impl Upstream {
             "model": origin.model, "messages": messages, "max_tokens": 1, "stream": true, "echo": true,
             "add_generation_prompt": false, "continue_final_message": true,
         });
-        match self.events(origin, PATH, &request).await {
+        match self.events(origin, PATH, bytes::Bytes::from(request.to_string()).into()).await {
             Ok(events) => Ok(events.iter().any(|event| event["choices"][0]["delta"]["content"] == "b")),
             Err(error) if error.is_transient() => Err(error),
             Err(_) => Ok(false),

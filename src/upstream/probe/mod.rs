@@ -288,7 +288,7 @@ impl Upstream {
 
     /// Whether streams end with the usage although nobody asked (`--enable-force-include-usage`).
     async fn usage_unasked(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
-        let chunks = self.events(origin, "/v1/completions", &Call::new(origin, prompt).as_completion(true)).await?;
+        let chunks = self.events(origin, "/v1/completions", Call::new(origin, prompt).as_completion(true)?).await?;
         Ok(chunks.iter().any(|chunk| chunk.get("usage").is_some_and(|usage| !usage.is_null())))
     }
 
