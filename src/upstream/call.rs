@@ -1,11 +1,11 @@
 //! What the server can be asked to sample or to score, by whichever route, and what it says.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use super::ids::Prompt;
 use super::origin::Origin;
-use super::wire::{Candidate, Constraints, Sampled, SamplingFields};
+use super::prompt_rows::{PromptReply, PromptScores};
+use super::wire::{Constraints, Sampled, SamplingFields};
 
 /// A request for tokens after one or more prompts under the same parameters.
 #[derive(Debug, Clone)]
@@ -25,8 +25,8 @@ pub struct Call<'a> {
     pub max_tokens: usize,
     /// How many of the likeliest tokens to report beside each sampled one.
     pub logprobs: usize,
-    /// Also report each prompt token's log-probability and so many of the likeliest.
-    pub prompt_logprobs: Option<usize>,
+    /// Also report each prompt token's log-probability.
+    pub prompt_logprobs: Option<PromptScores>,
     /// Whether prompt log-probabilities name tokens by their text, too. The completions route always does.
     pub detokenize: bool,
     /// Whether to compute every position anew instead of only those that the prefix cache lacks; absent leaves it to
@@ -74,10 +74,8 @@ pub struct Reply {
 pub struct Choice {
     /// The sampled tokens.
     pub tokens: Vec<Sampled>,
-    /// Row i describes prompt token i, or the prompt's last rows alone; the first token has none. Only if asked for.
-    pub prompt_rows: Option<Vec<Option<Vec<Candidate>>>>,
-    /// The same rows as the server wrote them, in JSON.
-    pub prompt_rows_json: Option<Arc<str>>,
+    /// What it says of the prompt's tokens, of which the first has no row. Only if asked for.
+    pub prompt: Option<PromptReply>,
     /// `stop`, `length` and the like.
     pub finish_reason: Option<String>,
     /// The stop token's id, if it was not the model's primary end-of-sequence token.

@@ -235,12 +235,11 @@ impl Upstream {
 
     async fn whole(&self, response: reqwest::Response) -> Result<Bytes, UpstreamError> {
         let status = response.status();
-        let headers = response.headers().clone();
+        let headers = (!status.is_success()).then(|| response.headers().clone());
         let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(UpstreamError::Status(Box::new(Refusal { status, headers, body })))
+        match headers {
+            None => Ok(body),
+            Some(headers) => Err(UpstreamError::Status(Box::new(Refusal { status, headers, body }))),
         }
     }
 

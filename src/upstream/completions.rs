@@ -1,7 +1,6 @@
 //! `/v1/completions` asked with token ids: sampling, prompt log-probabilities and fan-out on any version of vLLM.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -10,9 +9,8 @@ use super::body::{Pieced, Pieces};
 use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
 use super::error::UpstreamError;
-use super::wire::{
-    PlaceholderMap, RowMap, Sampled, SamplingFields, StreamOptions, WireUsage, is_zero, placeholder_id, rows,
-};
+use super::prompt_rows::{PromptField, PromptRead, RawRows};
+use super::wire::{NamedId, PlaceholderMap, Sampled, SamplingFields, StreamOptions, WireUsage, is_zero};
 
 pub(super) const PATH: &str = "/v1/completions";
 
@@ -67,7 +65,7 @@ impl Call<'_> {
             max_tokens: self.max_tokens,
             min_tokens: constraints.min_tokens.min(self.max_tokens),
             logprobs: self.logprobs,
-            prompt_logprobs: self.prompt_logprobs,
+            prompt_logprobs: self.prompt_logprobs.map(|asked| asked.top),
             logit_bias: constraints.logit_bias.iter().map(|(id, bias)| (id.to_string(), *bias)).collect(),
             allowed_token_ids: constraints.allowed_token_ids.as_deref(),
             bad_words: &constraints.bad_words,
@@ -103,8 +101,8 @@ fn protocol(reason: String) -> UpstreamError {
 }
 
 #[derive(Deserialize)]
-struct WireReply {
-    choices: Vec<WireChoice>,
+struct WireReply<P> {
+    choices: Vec<WireChoice<P>>,
     #[serde(default)]
     usage: Option<WireUsage>,
     #[serde(default)]
@@ -114,12 +112,13 @@ struct WireReply {
 }
 
 #[derive(Deserialize)]
-struct WireChoice {
+#[serde(bound(deserialize = "P: Deserialize<'de>"))]
+struct WireChoice<P> {
     index: usize,
     #[serde(default)]
     logprobs: Option<WireLogprobs>,
     #[serde(default)]
-    prompt_logprobs: Option<Box<RawValue>>,
+    prompt_logprobs: Option<P>,
     #[serde(default)]
     finish_reason: Option<String>,
     #[serde(default)]
@@ -129,7 +128,7 @@ struct WireChoice {
 /// The token strings are placeholders that hold ids.
 #[derive(Deserialize)]
 pub(super) struct WireLogprobs {
-    tokens: Vec<String>,
+    tokens: Vec<NamedId>,
     token_logprobs: Vec<Option<f64>>,
     #[serde(default)]
     top_logprobs: Vec<Option<PlaceholderMap>>,
@@ -138,30 +137,16 @@ pub(super) struct WireLogprobs {
 impl WireLogprobs {
     pub(super) fn sampled(self) -> Result<Vec<Sampled>, String> {
         let mut tops = self.top_logprobs.into_iter();
-        let id = |name: &str| placeholder_id(name).ok_or_else(|| format!("token {name:?} is not named by its id"));
         self.tokens
-            .iter()
+            .into_iter()
             .zip(self.token_logprobs)
-            .map(|(name, logprob)| {
+            .map(|(NamedId(token), logprob)| {
                 let candidates = tops.next().flatten().map(|map| map.0).unwrap_or_default();
-                let logprob = logprob.ok_or_else(|| format!("token {name:?} has no log-probability"))?;
-                Ok(Sampled { token: id(name)?, logprob, rank: None, candidates })
+                let logprob = logprob.ok_or_else(|| format!("token {token} has no log-probability"))?;
+                Ok(Sampled { token, logprob, rank: None, candidates })
             })
             .collect()
     }
-}
-
-/// Rows of prompt log-probabilities, read and as they were written.
-pub(super) type PromptRows = (Option<Vec<Option<Vec<super::wire::Candidate>>>>, Option<Arc<str>>);
-
-/// Reads rows of prompt log-probabilities; `null` is none.
-pub(super) fn read_rows(raw: Option<&RawValue>) -> Result<PromptRows, String> {
-    let Some(raw) = raw else { return Ok((None, None)) };
-    let parsed: Option<Vec<Option<RowMap>>> = serde_json::from_str(raw.get()).map_err(|error| error.to_string())?;
-    Ok(match parsed {
-        Some(list) => (Some(rows(list)), Some(Arc::from(raw.get()))),
-        None => (None, None),
-    })
 }
 
 impl Upstream {
@@ -171,34 +156,41 @@ impl Upstream {
     /// When the server refuses, aborts, or its reply does not hold `n` choices for each prompt.
     pub async fn complete(&self, call: &Call<'_>) -> Result<Reply, UpstreamError> {
         let body = self.post_body(call.origin, PATH, call.as_completion(false)?).await?;
-        let mut reply: WireReply = serde_json::from_slice(&body).map_err(|error| protocol(error.to_string()))?;
-        reply.choices.sort_by_key(|choice| choice.index);
-        if reply.choices.len() != call.prompts.len() * call.n {
-            return Err(protocol(format!("{} choices for {} prompts", reply.choices.len(), call.prompts.len())));
-        }
-        let choices = reply.choices.into_iter().map(|choice| {
-            let logprobs = choice.logprobs.ok_or_else(|| "no log-probabilities".to_owned())?;
-            let (prompt_rows, prompt_rows_json) = read_rows(choice.prompt_logprobs.as_deref())?;
-            Ok(Choice {
-                tokens: logprobs.sampled()?,
-                prompt_rows,
-                prompt_rows_json,
-                finish_reason: choice.finish_reason,
-                stop_reason: choice.stop_reason,
-                version: None,
-            })
-        });
-        let choices = choices.collect::<Result<Vec<_>, String>>().map_err(protocol)?;
-        if choices.iter().any(Choice::is_aborted) {
+        let reply = match call.prompt_logprobs.map(|asked| asked.read) {
+            Some(PromptRead::AsWritten) => parse::<&RawValue>(&body, call),
+            _ => parse::<RawRows<'_>>(&body, call),
+        };
+        let reply = reply.map_err(protocol)?;
+        if reply.choices.iter().any(Choice::is_aborted) {
             return Err(UpstreamError::Aborted);
         }
-        Ok(Reply {
-            choices,
-            cached_tokens: reply.usage.and_then(WireUsage::cached_tokens),
-            fingerprint: reply.system_fingerprint,
-            model: reply.model,
-        })
+        Ok(reply)
     }
+}
+
+fn parse<'a, P: PromptField<'a>>(body: &'a [u8], call: &Call<'_>) -> Result<Reply, String> {
+    let mut reply: WireReply<P> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+    reply.choices.sort_by_key(|choice| choice.index);
+    if reply.choices.len() != call.prompts.len() * call.n {
+        return Err(format!("{} choices for {} prompts", reply.choices.len(), call.prompts.len()));
+    }
+    let rows = call.prompt_logprobs.map_or(0, |asked| asked.rows());
+    let choices = reply.choices.into_iter().map(|choice| {
+        let logprobs = choice.logprobs.ok_or_else(|| "no log-probabilities".to_owned())?;
+        Ok(Choice {
+            tokens: logprobs.sampled()?,
+            prompt: choice.prompt_logprobs.map(|field| field.reply(rows)).transpose()?,
+            finish_reason: choice.finish_reason,
+            stop_reason: choice.stop_reason,
+            version: None,
+        })
+    });
+    Ok(Reply {
+        choices: choices.collect::<Result<_, String>>()?,
+        cached_tokens: reply.usage.and_then(WireUsage::cached_tokens),
+        fingerprint: reply.system_fingerprint,
+        model: reply.model,
+    })
 }
 
 #[cfg(test)]
@@ -247,11 +239,9 @@ mod tests {
 
     #[test]
     fn tokens_come_by_id() {
-        let logprobs = WireLogprobs {
-            tokens: vec!["token_id:3".to_owned()],
-            token_logprobs: vec![Some(-0.5)],
-            top_logprobs: vec![serde_json::from_str(r#"{"token_id:3": -0.5, "token_id:1": -1.5}"#).unwrap()],
-        };
+        let text = r#"{"tokens": ["token_id:3"], "token_logprobs": [-0.5],
+            "top_logprobs": [{"token_id:3": -0.5, "token_id:1": -1.5}]}"#;
+        let logprobs: WireLogprobs = serde_json::from_str(text).unwrap();
         let candidate = |token, logprob| Candidate { token, logprob, rank: None };
         let candidates = vec![candidate(3, -0.5), candidate(1, -1.5)];
         assert_eq!(logprobs.sampled(), Ok(vec![Sampled { token: 3, logprob: -0.5, rank: None, candidates }]));
@@ -259,11 +249,9 @@ mod tests {
 
     #[test]
     fn a_server_that_names_tokens_by_text_is_not_understood() {
-        let logprobs = WireLogprobs {
-            tokens: vec![" the".to_owned()],
-            token_logprobs: vec![Some(-0.5)],
-            top_logprobs: Vec::new(),
-        };
-        assert!(logprobs.sampled().is_err());
+        for (name, is_understood) in [(" the", false), ("7", false), ("token_id:x", false), ("token_id:7", true)] {
+            let text = serde_json::json!({"tokens": [name], "token_logprobs": [-0.5]}).to_string();
+            assert_eq!(serde_json::from_str::<WireLogprobs>(&text).is_ok(), is_understood, "{name}");
+        }
     }
 }

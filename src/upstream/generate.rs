@@ -8,10 +8,10 @@ use serde_json::value::RawValue;
 use super::body::{Pieced, Pieces};
 use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
-use super::completions::read_rows;
 use super::error::UpstreamError;
 use super::ids::Prompt;
-use super::wire::{Candidate, Sampled, SamplingFields, StreamOptions, VersionSpan, WireUsage, is_zero};
+use super::prompt_rows::{PromptField, PromptRead, RawRows};
+use super::wire::{Candidate, MaybeId, Sampled, SamplingFields, StreamOptions, VersionSpan, WireUsage, is_zero};
 
 pub(super) const PATH: &str = "/inference/v1/generate";
 
@@ -68,7 +68,7 @@ impl Call<'_> {
                 max_tokens: self.max_tokens,
                 min_tokens: constraints.min_tokens.min(self.max_tokens),
                 logprobs: self.logprobs,
-                prompt_logprobs: self.prompt_logprobs,
+                prompt_logprobs: self.prompt_logprobs.map(|asked| asked.top),
                 logit_bias: constraints.logit_bias.iter().copied().collect(),
                 allowed_token_ids: constraints.allowed_token_ids.as_deref(),
                 bad_words: &constraints.bad_words,
@@ -95,10 +95,11 @@ fn protocol(reason: String) -> UpstreamError {
 }
 
 #[derive(Deserialize)]
-struct WireReply {
+#[serde(bound(deserialize = "P: Deserialize<'de>"))]
+struct WireReply<P> {
     choices: Vec<WireChoice>,
     #[serde(default)]
-    prompt_logprobs: Option<Box<RawValue>>,
+    prompt_logprobs: Option<P>,
     #[serde(default)]
     usage: Option<WireUsage>,
     #[serde(default)]
@@ -139,35 +140,26 @@ struct WireLogprobs {
 /// Since 0.30 positions carry ids; before, chat-style token strings of the form `token_id:N`.
 #[derive(Deserialize)]
 struct WireContent {
-    #[serde(flatten)]
-    token: WireTop,
-    #[serde(default)]
-    top_logprobs: Vec<WireTop>,
-}
-
-#[derive(Deserialize)]
-struct WireTop {
     #[serde(default)]
     token_id: Option<u32>,
     #[serde(default)]
-    token: Option<String>,
+    token: MaybeId,
     logprob: f64,
     #[serde(default)]
     rank: Option<u32>,
-}
-
-impl WireTop {
-    fn candidate(&self) -> Result<Candidate, String> {
-        let named = || self.token.as_deref().and_then(super::wire::placeholder_id);
-        let token = self.token_id.or_else(named).ok_or_else(|| "a token without an id".to_owned())?;
-        Ok(Candidate { token, logprob: self.logprob, rank: self.rank })
-    }
+    #[serde(default)]
+    top_logprobs: Vec<WireContent>,
 }
 
 impl WireContent {
+    fn candidate(&self) -> Result<Candidate, String> {
+        let token = self.token_id.or(self.token.0).ok_or_else(|| "a token without an id".to_owned())?;
+        Ok(Candidate { token, logprob: self.logprob, rank: self.rank })
+    }
+
     fn sampled(self) -> Result<Sampled, String> {
-        let Candidate { token, logprob, rank } = self.token.candidate()?;
-        let candidates = self.top_logprobs.iter().map(WireTop::candidate).collect::<Result<_, _>>()?;
+        let Candidate { token, logprob, rank } = self.candidate()?;
+        let candidates = self.top_logprobs.iter().map(Self::candidate).collect::<Result<_, _>>()?;
         Ok(Sampled { token, logprob, rank, candidates })
     }
 }
@@ -179,7 +171,11 @@ impl Upstream {
     /// When the server refuses, aborts, or its reply lacks a part.
     pub async fn generate(&self, call: &Call<'_>) -> Result<Reply, UpstreamError> {
         let body = self.post_body(call.origin, PATH, call.as_generate(false)?).await?;
-        let reply = parse(&body, call).map_err(protocol)?;
+        let reply = match call.prompt_logprobs.map(|asked| asked.read) {
+            Some(PromptRead::AsWritten) => parse::<&RawValue>(&body, call),
+            _ => parse::<RawRows<'_>>(&body, call),
+        };
+        let reply = reply.map_err(protocol)?;
         if reply.choices.iter().any(Choice::is_aborted) {
             return Err(UpstreamError::Aborted);
         }
@@ -187,14 +183,15 @@ impl Upstream {
     }
 }
 
-fn parse(body: &[u8], call: &Call<'_>) -> Result<Reply, String> {
-    let mut reply: WireReply = serde_json::from_slice(body).map_err(|error| error.to_string())?;
+fn parse<'a, P: PromptField<'a>>(body: &'a [u8], call: &Call<'_>) -> Result<Reply, String> {
+    let mut reply: WireReply<P> = serde_json::from_slice(body).map_err(|error| error.to_string())?;
     reply.choices.sort_by_key(|choice| choice.index);
     if reply.choices.len() != call.n {
         return Err(format!("{} choices instead of {}", reply.choices.len(), call.n));
     }
-    let (prompt_rows, prompt_rows_json) = read_rows(reply.prompt_logprobs.as_deref())?;
-    if call.prompt_logprobs.is_some() && prompt_rows.is_none() {
+    let rows = call.prompt_logprobs.map_or(0, |asked| asked.rows());
+    let prompt = reply.prompt_logprobs.map(|field| field.reply(rows)).transpose()?;
+    if call.prompt_logprobs.is_some() && prompt.is_none() {
         return Err("no prompt log-probabilities".to_owned());
     }
     let choices = reply.choices.into_iter().map(|mut choice| {
@@ -204,8 +201,7 @@ fn parse(body: &[u8], call: &Call<'_>) -> Result<Reply, String> {
         }
         Ok(Choice {
             tokens,
-            prompt_rows: prompt_rows.clone(),
-            prompt_rows_json: prompt_rows_json.clone(),
+            prompt: prompt.clone(),
             version: choice.version(),
             finish_reason: choice.finish_reason,
             stop_reason: choice.stop_reason,

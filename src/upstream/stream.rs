@@ -1,6 +1,6 @@
 //! Plain decoding as a server-sent event stream. Dropping the stream aborts it on the server.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 
@@ -106,7 +106,7 @@ impl Upstream {
                     }
                     let error = match bytes.next().await {
                         Some(Ok(piece)) => {
-                            events.push(&piece);
+                            events.push(piece);
                             continue;
                         }
                         Some(Err(error)) => error,
@@ -131,7 +131,7 @@ impl Upstream {
     ) -> Result<Vec<serde_json::Value>, UpstreamError> {
         let response = self.open(origin, path, body).await?;
         let mut events = Events::default();
-        events.push(&response.bytes().await.map_err(|error| self.unreachable(&error))?);
+        events.push(response.bytes().await.map_err(|error| self.unreachable(&error))?);
         let mut all = Vec::new();
         while let Some(Event::Data(data)) = events.next() {
             let read = serde_json::from_slice(&data);
@@ -186,21 +186,26 @@ enum Event {
     Done,
 }
 
-/// Cuts a byte stream into the data of its events. vLLM writes one `data:` line an event.
+/// Cuts a byte stream into the data of its events. vLLM writes one `data:` line an event, and mostly sends it in one
+/// piece, which is then read where it lies.
 #[derive(Default)]
 struct Events {
-    buffer: BytesMut,
+    left: Bytes,
 }
 
 impl Events {
-    fn push(&mut self, piece: &[u8]) {
-        self.buffer.extend_from_slice(piece);
+    fn push(&mut self, piece: Bytes) {
+        if self.left.is_empty() {
+            self.left = piece;
+        } else {
+            self.left = [&self.left[..], &piece].concat().into();
+        }
     }
 
     fn next(&mut self) -> Option<Event> {
         loop {
-            let end = self.buffer.iter().position(|byte| *byte == b'\n')?;
-            let line = self.buffer.split_to(end + 1).freeze();
+            let end = self.left.iter().position(|byte| *byte == b'\n')?;
+            let line = self.left.split_to(end + 1);
             let Some(data) = line.strip_prefix(b"data:") else { continue };
             let data = line.slice_ref(data.trim_ascii());
             return Some(if &data[..] == b"[DONE]" { Event::Done } else { Event::Data(data) });
@@ -219,7 +224,7 @@ mod tests {
             let mut events = Events::default();
             let mut seen = Vec::new();
             for piece in [&text[..cut], &text[cut..]] {
-                events.push(piece);
+                events.push(Bytes::from_static(piece));
                 while let Some(event) = events.next() {
                     seen.push(event);
                 }

@@ -1,10 +1,9 @@
 //! The pieces that several of vLLM's replies are made of.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Error, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// A token and its log-probability.
@@ -114,6 +113,60 @@ pub(super) struct RowMap(pub(super) Option<Vec<Candidate>>);
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct PlaceholderMap(pub(super) Vec<Candidate>);
 
+/// A token named `token_id:N`, the form in which `return_tokens_as_token_ids` makes the server name tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct NamedId(pub(super) u32);
+
+/// The same, if that is how it is named.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(super) struct MaybeId(pub(super) Option<u32>);
+
+impl<'de> Deserialize<'de> for MaybeId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = Option::<IdIn>::deserialize(deserializer)?;
+        Ok(Self(id.and_then(|id| id.0)))
+    }
+}
+
+impl<'de> Deserialize<'de> for NamedId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let id = IdIn::deserialize(deserializer)?.0;
+        id.map(Self).ok_or_else(|| D::Error::custom("a token is not named by its id"))
+    }
+}
+
+/// The id in a name, read without keeping the name.
+struct IdIn(Option<u32>);
+
+impl<'de> Deserialize<'de> for IdIn {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Name(placeholder_id).deserialize(deserializer).map(Self)
+    }
+}
+
+/// Reads what is wanted of a string, in place.
+struct Name(fn(&str) -> Option<u32>);
+
+impl<'de> DeserializeSeed<'de> for Name {
+    type Value = Option<u32>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Option<u32>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Name {
+    type Value = Option<u32>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a token")
+    }
+
+    fn visit_str<E: Error>(self, name: &str) -> Result<Option<u32>, E> {
+        Ok((self.0)(name))
+    }
+}
+
 #[derive(Deserialize)]
 struct RowValue {
     logprob: Option<f64>,
@@ -123,26 +176,30 @@ struct RowValue {
 
 impl<'de> Deserialize<'de> for RowMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let candidate = |key: &str, value: RowValue| {
-            Some(Candidate { token: key.parse().ok()?, logprob: value.logprob?, rank: value.rank })
-        };
-        deserializer.deserialize_map(CandidateMap(candidate, PhantomData)).map(Self)
+        let candidate = |token, value: RowValue| Some(Candidate { token, logprob: value.logprob?, rank: value.rank });
+        let id = |key: &str| key.parse().ok();
+        deserializer.deserialize_map(CandidateMap { id, candidate, value: PhantomData }).map(Self)
     }
 }
 
 impl<'de> Deserialize<'de> for PlaceholderMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let candidate = |key: &str, logprob: f64| Some(Candidate { token: placeholder_id(key)?, logprob, rank: None });
-        let candidates = deserializer.deserialize_map(CandidateMap(candidate, PhantomData))?;
+        let candidate = |token, logprob: f64| Some(Candidate { token, logprob, rank: None });
+        let map = CandidateMap { id: placeholder_id, candidate, value: PhantomData };
+        let candidates = deserializer.deserialize_map(map)?;
         candidates.map(Self).ok_or_else(|| D::Error::custom("a token is not named by its id"))
     }
 }
 
 /// Reads a JSON object into candidates, keeping its order, which is the server's ranking; into nothing if one of its
 /// entries is not a candidate.
-struct CandidateMap<F, V>(F, PhantomData<V>);
+struct CandidateMap<F, V> {
+    id: fn(&str) -> Option<u32>,
+    candidate: F,
+    value: PhantomData<V>,
+}
 
-impl<'de, V: Deserialize<'de>, F: Fn(&str, V) -> Option<Candidate>> Visitor<'de> for CandidateMap<F, V> {
+impl<'de, V: Deserialize<'de>, F: Fn(u32, V) -> Option<Candidate>> Visitor<'de> for CandidateMap<F, V> {
     type Value = Option<Vec<Candidate>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -150,20 +207,16 @@ impl<'de, V: Deserialize<'de>, F: Fn(&str, V) -> Option<Candidate>> Visitor<'de>
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut candidates = Some(Vec::with_capacity(map.size_hint().unwrap_or(21)));
-        while let Some((key, value)) = map.next_entry::<Cow<'de, str>, V>()? {
-            match (&mut candidates, (self.0)(&key, value)) {
+        let mut candidates = Some(Vec::new());
+        while let Some(id) = map.next_key_seed(Name(self.id))? {
+            let value = map.next_value()?;
+            match (&mut candidates, id.and_then(|id| (self.candidate)(id, value))) {
                 (Some(list), Some(candidate)) => list.push(candidate),
                 _ => candidates = None,
             }
         }
         Ok(candidates)
     }
-}
-
-/// Rows of prompt log-probabilities: row i describes prompt token i, and the first token has none.
-pub(super) fn rows(list: Vec<Option<RowMap>>) -> Vec<Option<Vec<Candidate>>> {
-    list.into_iter().map(|row| row.and_then(|map| map.0)).collect()
 }
 
 /// What a stream is to tell beside its tokens.
@@ -210,24 +263,6 @@ pub(super) fn placeholder_id(text: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn prompt_rows_keep_ids_and_values() {
-        let text = r#"[null, {"5": {"logprob": -0.5, "rank": 1, "decoded_token": "a"}, "12": {"logprob": -2.25}}]"#;
-        let parsed = rows(serde_json::from_str(text).unwrap());
-        let row = vec![
-            Candidate { token: 5, logprob: -0.5, rank: Some(1) },
-            Candidate { token: 12, logprob: -2.25, rank: None },
-        ];
-        assert_eq!(parsed, [None, Some(row)]);
-    }
-
-    #[test]
-    fn a_row_of_uninitialised_memory_is_absent() {
-        let text = r#"[{"-1801009536": {"logprob": 1e-40}}, {"7": {"logprob": null}}, {"7": {"logprob": -1.0}}]"#;
-        let parsed = rows(serde_json::from_str(text).unwrap());
-        assert_eq!(parsed, [None, None, Some(vec![Candidate { token: 7, logprob: -1.0, rank: None }])]);
-    }
 
     #[test]
     fn only_placeholders_name_ids() {

@@ -2,11 +2,11 @@
 
 use std::borrow::Cow;
 
-use super::rows::{self, PromptRows};
+use super::rows;
 use super::sampler::{mixed_versions, scored};
 use super::{Evidence, EvidenceFuture, Round, Sampler, Strategy, Verifier};
 use crate::speculation::{Observation, Scored};
-use crate::upstream::{Call, Reply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
+use crate::upstream::{Call, PromptScores, Reply, Runner, Sampled, SamplingFields, Upstream, UpstreamError};
 
 /// Verification by the rows of the drafts, at the cost of computing the drafts.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ impl CachedSuffix {
             sampling: Cow::Borrowed(round.terms.resolved.as_ref().unwrap_or(&neutral)),
             // This route counts the sampled token among those asked for.
             logprobs: (round.terms.logprobs + 1).min(self.max_logprobs),
-            prompt_logprobs: Some(round.row_length),
+            prompt_logprobs: Some(PromptScores::last(end - round.start, round.row_length)),
             skip_cache: Some(false),
             ..Call::new(&round.terms.origin, round.prompt(end))
         };
@@ -62,8 +62,8 @@ impl CachedSuffix {
 
     fn observe(&self, round: &Round<'_>, reply: &Reply, length: usize, index: usize) -> Option<Observation> {
         let draft = round.proposal.drafts.get(index - round.start)?.token;
-        let rows = reply.choices.first()?.prompt_rows.as_deref()?;
-        let rows = PromptRows { rows, cached_tokens: reply.cached_tokens, runner: self.runner };
+        let rows = reply.choices.first()?.prompt.as_ref()?.rows()?;
+        let rows = rows::Aligned { rows, cached_tokens: reply.cached_tokens, runner: self.runner };
         let row = rows::computed_row(rows, length, index)?;
         rows::observation(row, round.row_length, draft)
     }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::sampler::scored;
 use super::{Evidence, EvidenceFuture, Round, Strategy, Verifier, rows};
-use crate::upstream::{Call, Upstream, UpstreamError};
+use crate::upstream::{Call, PromptReply, PromptScores, Upstream, UpstreamError};
 
 const PATH: &str = "/v1/completions";
 
@@ -33,17 +33,18 @@ impl Verifier for PromptLogprobs {
             let call = Call {
                 sampling: Cow::Borrowed(&round.terms.fields),
                 logprobs: round.terms.logprobs,
-                prompt_logprobs: Some(round.row_length),
+                prompt_logprobs: Some(PromptScores::last(tokens.len() - round.start, round.row_length)),
                 ..Call::new(&round.terms.origin, round.prompt(tokens.len()))
             };
             let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
             let choice = self.upstream.complete(&call).await?.choices.into_iter().next();
             let choice = choice.ok_or_else(|| protocol("no choice".to_owned()))?;
-            let prompt_rows = choice.prompt_rows.unwrap_or_default();
-            if prompt_rows.len() != tokens.len() {
-                return Err(protocol(format!("{} rows for {} prompt tokens", prompt_rows.len(), tokens.len())));
-            }
-            let drafted = prompt_rows[round.start..].iter().zip(round.proposal.tokens());
+            let rows = choice.prompt.as_ref().and_then(PromptReply::rows);
+            let given = rows.map_or(0, |rows| rows.given);
+            let Some(rows) = rows.filter(|_| given == tokens.len()) else {
+                return Err(protocol(format!("{given} rows for {} prompt tokens", tokens.len())));
+            };
+            let drafted = rows.last.iter().zip(round.proposal.tokens());
             let observations = drafted.map(|(row, draft)| {
                 let row = row.as_deref().ok_or_else(|| protocol("a row is missing".to_owned()))?;
                 rows::observation(row, round.row_length, draft)

@@ -1,13 +1,13 @@
 //! Which rows of a reply describe what was asked, and which were never computed.
 
 use crate::speculation::{Entry, Observation, Row, TokenId};
-use crate::upstream::{Candidate, Runner};
+use crate::upstream::{Candidate, PromptRows, Runner};
 
-/// Rows of prompt log-probabilities as a server gave them.
+/// Rows of prompt log-probabilities, and what it takes to tell what they are.
 #[derive(Debug, Clone, Copy)]
-pub struct PromptRows<'a> {
-    /// Row i for prompt token i, or only those of the last tokens.
-    pub rows: &'a [Option<Vec<Candidate>>],
+pub struct Aligned<'a> {
+    /// The last ones of those for all prompt tokens, or of those for the last tokens.
+    pub rows: &'a PromptRows,
     /// How many prompt tokens the prefix cache served; absent unless the server reports it.
     pub cached_tokens: Option<usize>,
     /// How they come.
@@ -20,10 +20,10 @@ pub struct PromptRows<'a> {
 /// The row of token i needs the hidden state at i − 1, so with c tokens served by the prefix cache the first row that
 /// exists is that of token c + 1.
 #[must_use]
-pub fn computed_row(reply: PromptRows<'_>, length: usize, index: usize) -> Option<&[Candidate]> {
+pub fn computed_row(reply: Aligned<'_>, length: usize, index: usize) -> Option<&[Candidate]> {
     let from_end = length.checked_sub(index)?;
-    let position = reply.rows.len().checked_sub(from_end)?;
-    let full_length = reply.rows.len() == length;
+    let position = reply.rows.last.len().checked_sub(from_end)?;
+    let full_length = reply.rows.given == length;
     let computed = match (reply.cached_tokens, reply.runner) {
         // A shorter list holds only what was computed, whatever the runner.
         _ if !full_length => true,
@@ -34,7 +34,7 @@ pub fn computed_row(reply: PromptRows<'_>, length: usize, index: usize) -> Optio
     if !computed {
         return None;
     }
-    reply.rows.get(position)?.as_deref()
+    reply.rows.last.get(position)?.as_deref()
 }
 
 /// The observation of `draft` that `candidates` amount to, if they are a distribution and tell of the draft.
@@ -54,9 +54,10 @@ pub fn observation(candidates: &[Candidate], row_length: usize, draft: TokenId) 
 mod tests {
     use super::*;
 
-    fn rows(list: &[Option<f64>]) -> Vec<Option<Vec<Candidate>>> {
+    fn rows(list: &[Option<f64>], read: usize) -> PromptRows {
         let row = |logprob: &Option<f64>| logprob.map(|logprob| vec![Candidate { token: 1, logprob, rank: None }]);
-        list.iter().map(row).collect()
+        let last = list[list.len().saturating_sub(read)..].iter().map(row).collect();
+        PromptRows { given: list.len(), last }
     }
 
     fn value(
@@ -66,8 +67,12 @@ mod tests {
         length: usize,
         index: usize,
     ) -> Option<f64> {
-        let rows = rows(list);
-        computed_row(PromptRows { rows: &rows, cached_tokens, runner }, length, index).map(|row| row[0].logprob)
+        let of = |read| {
+            let rows = rows(list, read);
+            computed_row(Aligned { rows: &rows, cached_tokens, runner }, length, index).map(|row| row[0].logprob)
+        };
+        assert_eq!(of(length - index), of(length), "rows that were not read make no difference");
+        of(length)
     }
 
     #[test]

@@ -9,7 +9,8 @@ use futures_util::future::try_join_all;
 use super::Terms;
 use crate::speculation::{Entry, Scored, TokenId};
 use crate::upstream::{
-    Call, Choice, Constraints, DecodedChunk, Prompt, Reply, Route, Sampled, SamplingFields, Upstream, UpstreamError,
+    Call, Choice, Constraints, DecodedChunk, Prompt, PromptReply, PromptScores, Reply, Route, Sampled, SamplingFields,
+    Upstream, UpstreamError,
 };
 
 /// What the server said when it read a prompt.
@@ -77,6 +78,7 @@ impl Sampler {
         wishes: PrefillWishes,
     ) -> Result<(Vec<Drawn>, Prefill), UpstreamError> {
         let PrefillWishes { prompt_logprobs, detokenize, of_first } = wishes;
+        let prompt_logprobs = prompt_logprobs.map(PromptScores::as_written);
         let ask = |n| {
             let call = Call { n, prompt_logprobs, detokenize, ..self.call(terms, prompt, 1) };
             self.ask(call, terms.route)
@@ -93,11 +95,15 @@ impl Sampler {
         for (index, reply) in replies.into_iter().enumerate() {
             if index == 0 {
                 let Reply { cached_tokens, fingerprint, model, choices } = &reply;
+                let written = choices.first().and_then(|choice| match choice.prompt.as_ref()? {
+                    PromptReply::Written(text) => Some(Arc::clone(text)),
+                    PromptReply::Rows(_) => None,
+                });
                 prefill = Prefill {
                     cached_tokens: *cached_tokens,
                     fingerprint: fingerprint.clone(),
                     model: model.clone(),
-                    prompt_logprobs: choices.first().and_then(|choice| choice.prompt_rows_json.clone()),
+                    prompt_logprobs: written,
                 };
             }
             for choice in reply.choices {

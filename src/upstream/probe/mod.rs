@@ -13,6 +13,7 @@ use crate::upstream::capabilities::{Capabilities, EndToken, GenerateRoute, Gener
 use crate::upstream::client::Upstream;
 use crate::upstream::error::UpstreamError;
 use crate::upstream::origin::Origin;
+use crate::upstream::prompt_rows::PromptScores;
 use crate::upstream::wire::{Candidate, Constraints, Sampled, SamplingFields};
 
 #[derive(Deserialize)]
@@ -152,13 +153,13 @@ impl Upstream {
 
     async fn prompt_logprobs(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
         let prompt = &prompt[..prompt.len().min(4)];
-        let call = Call { prompt_logprobs: Some(1), logprobs: 1, ..Call::new(origin, prompt) };
+        let call = Call { prompt_logprobs: Some(PromptScores::last(0, 1)), logprobs: 1, ..Call::new(origin, prompt) };
         match self.complete(&call).await {
             Ok(reply) => Ok(reply
                 .choices
                 .first()
-                .and_then(|choice| choice.prompt_rows.as_ref())
-                .is_some_and(|rows| rows.len() == prompt.len())),
+                .and_then(|choice| choice.prompt.as_ref()?.rows())
+                .is_some_and(|rows| rows.given == prompt.len())),
             Err(error) if error.status().is_some_and(|status| status.is_client_error()) => Ok(false),
             Err(error) => Err(error),
         }
@@ -175,7 +176,7 @@ impl Upstream {
         let call = Call {
             sampling: Cow::Owned(greedy()),
             logprobs: 1,
-            prompt_logprobs: Some(1),
+            prompt_logprobs: Some(PromptScores::last(0, 1)),
             skip_cache: Some(false),
             ..Call::new(origin, prompt)
         };
@@ -190,7 +191,8 @@ impl Upstream {
                 Ok(reply) => {
                     reports_cached_tokens |= reply.cached_tokens.is_some();
                     let choice = reply.choices.into_iter().next();
-                    let rows = choice.as_ref().and_then(|choice| choice.prompt_rows.as_ref()).map_or(0, Vec::len);
+                    let rows =
+                        choice.as_ref().and_then(|choice| choice.prompt.as_ref()?.rows()).map_or(0, |rows| rows.given);
                     version = choice.and_then(|choice| choice.version);
                     if rows < prompt.len() {
                         runner = Runner::V2;
