@@ -3,8 +3,8 @@
 /// How the weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// 8-bit integers in blocks of 32 with one 32-bit scale each, 1.125 bytes a weight; the inputs stay in 32-bit
-    /// floats. A product reads about a quarter of the memory that [`Precision::F32`] does.
+    /// 8-bit integers in blocks of 32 with one 32-bit scale each, 1.125 bytes a weight; inputs are rounded to 16
+    /// bits for each product. It reads about a quarter of the memory that [`Precision::F32`] does.
     #[default]
     Q8_0,
     /// 32-bit floats: the reference, for tests and comparisons.
