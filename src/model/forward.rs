@@ -3,7 +3,7 @@
 use super::cache::KvCache;
 use super::kernels::{attention, ops, rope};
 use super::llama::{Layer, Llama};
-use super::matrix::Buffers;
+use super::matrix::{Buffers, Matrix};
 use super::parallel::Parallel;
 use crate::speculation::TokenId;
 
@@ -42,19 +42,21 @@ pub(super) struct Scratch {
     /// [n, head_dim / 2] each.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// [rows that want logits, vocabulary].
+    /// [rows that want logits, rows of the head].
     logits: Vec<f32>,
     /// For products.
     buffers: Buffers,
 }
 
 impl Llama {
-    /// Runs every feed's tokens and returns the logits of the feeds that asked, in their order: [asked, vocabulary].
+    /// Runs every feed's tokens and returns the logits of the feeds that asked, in their order: [asked, rows of `head`],
+    /// which is that of the model or some rows of it.
     ///
     /// A row's result does not depend on what else is in the pass, nor on the thread count.
     pub(super) fn forward<'s>(
         &self,
         feeds: &mut [Feed<'_>],
+        head: &Matrix,
         scratch: &'s mut Scratch,
         parallel: Parallel,
     ) -> &'s [f32] {
@@ -63,7 +65,7 @@ impl Llama {
             self.attend(index, layer, feeds, scratch, parallel);
             self.transform(layer, scratch, parallel);
         }
-        self.logits(feeds, scratch, parallel)
+        self.logits(feeds, head, scratch, parallel)
     }
 
     fn embed(&self, feeds: &mut [Feed<'_>], scratch: &mut Scratch) {
@@ -143,7 +145,7 @@ impl Llama {
         ops::add(hidden, update);
     }
 
-    fn logits<'s>(&self, feeds: &[Feed<'_>], scratch: &'s mut Scratch, parallel: Parallel) -> &'s [f32] {
+    fn logits<'s>(&self, feeds: &[Feed<'_>], head: &Matrix, scratch: &'s mut Scratch, parallel: Parallel) -> &'s [f32] {
         let width = self.config.hidden;
         let Scratch { hidden, normed, logits, buffers, .. } = scratch;
         let (mut row, mut asked) = (0, 0);
@@ -155,9 +157,9 @@ impl Llama {
                 asked += 1;
             }
         }
-        logits.resize(asked * self.config.vocabulary, 0.0);
+        logits.resize(asked * head.rows(), 0.0);
         if asked > 0 {
-            self.head().multiply(&normed[..asked * width], logits, buffers, parallel);
+            head.multiply(&normed[..asked * width], logits, buffers, parallel);
         }
         logits
     }

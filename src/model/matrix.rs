@@ -57,6 +57,39 @@ impl Matrix {
         Ok(Self { rows, columns, weights })
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A copy of the first `count` rows.
+    pub(super) fn first_rows(&self, count: usize) -> Self {
+        let weights = match &self.weights {
+            Weights::F32(values) => Weights::F32(values[..count * self.columns].to_vec()),
+            Weights::Q8_0(blocks) => {
+                let (weights, scales) = blocks.rows(0, count);
+                Weights::Q8_0(Blocks { per_row: blocks.per_row, weights: weights.to_vec(), scales: scales.to_vec() })
+            }
+        };
+        Self { rows: count, columns: self.columns, weights }
+    }
+
+    /// Makes row `index`, at most one after the last, a copy of row `row` of `from`, which is of the same precision
+    /// and width.
+    pub(super) fn set_row(&mut self, index: usize, from: &Self, row: usize) {
+        match (&mut self.weights, &from.weights) {
+            (Weights::F32(values), Weights::F32(from)) => {
+                set_part(values, index, &from[row * self.columns..][..self.columns]);
+            }
+            (Weights::Q8_0(blocks), Weights::Q8_0(from)) => {
+                let (weights, scales) = from.rows(row, 1);
+                set_part(&mut blocks.weights, index, weights);
+                set_part(&mut blocks.scales, index, scales);
+            }
+            _ => debug_assert!(false, "another precision"),
+        }
+        self.rows = self.rows.max(index + 1);
+    }
+
     /// Copies row `index` out.
     pub(super) fn copy_row(&self, index: usize, output: &mut [f32]) {
         match &self.weights {
@@ -91,6 +124,14 @@ impl Matrix {
                 *output = column[index];
             }
         }
+    }
+}
+
+/// Makes the `index`-th part of `parts`, at most one after the last, a copy of `part`.
+fn set_part<T: Copy>(parts: &mut Vec<T>, index: usize, part: &[T]) {
+    match parts.get_mut(index * part.len()..(index + 1) * part.len()) {
+        Some(place) => place.copy_from_slice(part),
+        None => parts.extend_from_slice(part),
     }
 }
 

@@ -22,6 +22,7 @@ mod matrix;
 mod options;
 mod parallel;
 mod sample;
+mod shortlist;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -28,6 +28,9 @@ pub struct ModelOptions {
     pub rows_per_pass: usize,
     /// Commands that may wait for the model thread; callers wait beyond it.
     pub queue: usize,
+    /// With a vocabulary of more than twice this: drafts are drawn from so many of its lowest ids and at most as many
+    /// others, learnt from contexts. None: from all of it.
+    pub shortlist: Option<usize>,
     /// Seed of the thread's random numbers; the system's entropy if absent.
     pub seed: Option<u64>,
 }
@@ -41,6 +44,7 @@ impl Default for ModelOptions {
             max_positions: None,
             rows_per_pass: 64,
             queue: 256,
+            shortlist: Some(8192),
             seed: None,
         }
     }
