@@ -2,10 +2,11 @@
 
 use std::future::Future;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{Sidecar, SidecarSettings, serve};
@@ -24,9 +25,7 @@ pub(super) fn run(settings: ServeSettings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(async move {
-        let listener = TcpListener::bind(settings.listen)
-            .await
-            .with_context(|| format!("cannot listen on {}", settings.listen))?;
+        let listener = listen(settings.listen).with_context(|| format!("cannot listen on {}", settings.listen))?;
         let shutdown = shutdown_signal()?;
         announce(&listener)?;
         let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
@@ -39,6 +38,16 @@ pub(super) fn run(settings: ServeSettings) -> anyhow::Result<()> {
         serve(sidecar, listener, shutdown, settings.drain_timeout).await;
         Ok(())
     })
+}
+
+/// Listens with room for a whole step's rollouts to connect at once: with the usual 128, the kernel would drop the rest, and
+/// they would try again a second later.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    const BACKLOG: u32 = 4096;
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Completes on SIGTERM or SIGINT.

@@ -3,6 +3,7 @@
 use super::cache::KvCache;
 use super::kernels::{attention, ops, rope};
 use super::llama::{Layer, Llama};
+use super::matrix::{Buffers, Matrix};
 use super::parallel::Parallel;
 use crate::speculation::TokenId;
 
@@ -41,19 +42,21 @@ pub(super) struct Scratch {
     /// [n, head_dim / 2] each.
     cos: Vec<f32>,
     sin: Vec<f32>,
-    /// [rows that want logits, vocabulary].
+    /// [rows that want logits, rows of the head].
     logits: Vec<f32>,
-    /// For products of several rows.
-    transposed: Vec<f32>,
+    /// For products.
+    buffers: Buffers,
 }
 
 impl Llama {
-    /// Runs every feed's tokens and returns the logits of the feeds that asked, in their order: [asked, vocabulary].
+    /// Runs every feed's tokens and returns the logits of the feeds that asked, in their order: [asked, rows of `head`],
+    /// which is that of the model or some rows of it.
     ///
     /// A row's result does not depend on what else is in the pass, nor on the thread count.
     pub(super) fn forward<'s>(
         &self,
         feeds: &mut [Feed<'_>],
+        head: &Matrix,
         scratch: &'s mut Scratch,
         parallel: Parallel,
     ) -> &'s [f32] {
@@ -62,7 +65,7 @@ impl Llama {
             self.attend(index, layer, feeds, scratch, parallel);
             self.transform(layer, scratch, parallel);
         }
-        self.logits(feeds, scratch, parallel)
+        self.logits(feeds, head, scratch, parallel)
     }
 
     fn embed(&self, feeds: &mut [Feed<'_>], scratch: &mut Scratch) {
@@ -94,9 +97,9 @@ impl Llama {
 
     fn attend(&self, index: usize, layer: &Layer, feeds: &mut [Feed<'_>], scratch: &mut Scratch, parallel: Parallel) {
         let config = &self.config;
-        let Scratch { places, hidden, normed, qkv, attended, update, cos, sin, transposed, .. } = scratch;
+        let Scratch { places, hidden, normed, qkv, attended, update, cos, sin, buffers, .. } = scratch;
         self.norm_rows(hidden, &layer.attention_norm, normed);
-        layer.qkv.multiply(normed, qkv, transposed, parallel);
+        layer.qkv.multiply(normed, qkv, buffers, parallel);
 
         let (query, kv, half) = (config.query_width(), config.kv_width(), config.head_dim / 2);
         let width = query + 2 * kv;
@@ -124,27 +127,27 @@ impl Llama {
         } else {
             parallel.units(attended, group, attend);
         }
-        layer.output.multiply(attended, update, transposed, parallel);
+        layer.output.multiply(attended, update, buffers, parallel);
         ops::add(hidden, update);
     }
 
     fn transform(&self, layer: &Layer, scratch: &mut Scratch, parallel: Parallel) {
-        let Scratch { hidden, normed, update, gate_up, activated, transposed, .. } = scratch;
+        let Scratch { hidden, normed, update, gate_up, activated, buffers, .. } = scratch;
         let intermediate = self.config.intermediate;
         self.norm_rows(hidden, &layer.mlp_norm, normed);
-        layer.gate_up.multiply(normed, gate_up, transposed, parallel);
+        layer.gate_up.multiply(normed, gate_up, buffers, parallel);
         let rows = gate_up.chunks_exact(2 * intermediate).zip(activated.chunks_exact_mut(intermediate));
         for (gate_up, activated) in rows {
             let (gate, up) = gate_up.split_at(intermediate);
             ops::silu_multiply(gate, up, activated);
         }
-        layer.down.multiply(activated, update, transposed, parallel);
+        layer.down.multiply(activated, update, buffers, parallel);
         ops::add(hidden, update);
     }
 
-    fn logits<'s>(&self, feeds: &[Feed<'_>], scratch: &'s mut Scratch, parallel: Parallel) -> &'s [f32] {
+    fn logits<'s>(&self, feeds: &[Feed<'_>], head: &Matrix, scratch: &'s mut Scratch, parallel: Parallel) -> &'s [f32] {
         let width = self.config.hidden;
-        let Scratch { hidden, normed, logits, transposed, .. } = scratch;
+        let Scratch { hidden, normed, logits, buffers, .. } = scratch;
         let (mut row, mut asked) = (0, 0);
         for feed in feeds {
             row += feed.tokens.len();
@@ -154,9 +157,9 @@ impl Llama {
                 asked += 1;
             }
         }
-        logits.resize(asked * self.config.vocabulary, 0.0);
+        logits.resize(asked * head.rows(), 0.0);
         if asked > 0 {
-            self.head().multiply(&normed[..asked * width], logits, transposed, parallel);
+            head.multiply(&normed[..asked * width], logits, buffers, parallel);
         }
         logits
     }

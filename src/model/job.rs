@@ -63,6 +63,10 @@ impl Work {
         !self.over && !self.is_prepare()
     }
 
+    pub(super) fn wants_whole_vocabulary(&self) -> bool {
+        matches!(self.job, Job::Logits { .. })
+    }
+
     pub(super) fn is_ahead(&self) -> bool {
         matches!(self.job, Job::Ahead { .. })
     }

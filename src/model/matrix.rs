@@ -5,8 +5,8 @@ use super::kernels::{ops, quantised};
 use super::options::Precision;
 use super::parallel::Parallel;
 
-/// From this many inputs on, widening weights first pays.
-const WIDEN_FROM: usize = 4;
+/// Inputs that a matrix is multiplied with before it is read again: they stay in the first-level cache.
+const TILE: usize = 16;
 
 /// A matrix of shape [rows, columns], one row per output, as Hugging Face stores them.
 pub(super) struct Matrix {
@@ -18,6 +18,17 @@ pub(super) struct Matrix {
 enum Weights {
     F32(Vec<f32>),
     Q8_0(Blocks),
+}
+
+/// Buffers that products reuse.
+#[derive(Default)]
+pub(super) struct Buffers {
+    /// [rows, n].
+    transposed: Vec<f32>,
+    /// Inputs in 16 bits, [n, blocks].
+    rounded: Vec<quantised::Inputs>,
+    /// Their scales, [n].
+    scales: Vec<f32>,
 }
 
 /// 8-bit weights: [rows, per_row] blocks, and as many scales.
@@ -46,6 +57,39 @@ impl Matrix {
         Ok(Self { rows, columns, weights })
     }
 
+    pub(super) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// A copy of the first `count` rows.
+    pub(super) fn first_rows(&self, count: usize) -> Self {
+        let weights = match &self.weights {
+            Weights::F32(values) => Weights::F32(values[..count * self.columns].to_vec()),
+            Weights::Q8_0(blocks) => {
+                let (weights, scales) = blocks.rows(0, count);
+                Weights::Q8_0(Blocks { per_row: blocks.per_row, weights: weights.to_vec(), scales: scales.to_vec() })
+            }
+        };
+        Self { rows: count, columns: self.columns, weights }
+    }
+
+    /// Makes row `index`, at most one after the last, a copy of row `row` of `from`, which is of the same precision
+    /// and width.
+    pub(super) fn set_row(&mut self, index: usize, from: &Self, row: usize) {
+        match (&mut self.weights, &from.weights) {
+            (Weights::F32(values), Weights::F32(from)) => {
+                set_part(values, index, &from[row * self.columns..][..self.columns]);
+            }
+            (Weights::Q8_0(blocks), Weights::Q8_0(from)) => {
+                let (weights, scales) = from.rows(row, 1);
+                set_part(&mut blocks.weights, index, weights);
+                set_part(&mut blocks.scales, index, scales);
+            }
+            _ => debug_assert!(false, "another precision"),
+        }
+        self.rows = self.rows.max(index + 1);
+    }
+
     /// Copies row `index` out.
     pub(super) fn copy_row(&self, index: usize, output: &mut [f32]) {
         match &self.weights {
@@ -54,14 +98,20 @@ impl Matrix {
         }
     }
 
-    /// `outputs` [n, rows] = `inputs` [n, columns] · selfᵀ. The n inputs share one read of the weights, and each
-    /// output is the same, bit for bit, whatever n and the thread count are. `transposed` is a buffer to reuse.
-    pub(super) fn multiply(&self, inputs: &[f32], outputs: &mut [f32], transposed: &mut Vec<f32>, parallel: Parallel) {
+    /// `outputs` [n, rows] = `inputs` [n, columns] · selfᵀ. The n inputs share reads of the weights, and each output is
+    /// the same, bit for bit, whatever n and the thread count are.
+    pub(super) fn multiply(&self, inputs: &[f32], outputs: &mut [f32], buffers: &mut Buffers, parallel: Parallel) {
         let count = inputs.len() / self.columns;
         debug_assert_eq!(outputs.len(), count * self.rows);
+        let Buffers { transposed, rounded, scales } = buffers;
+        if let Weights::Q8_0(_) = self.weights {
+            rounded.clear();
+            scales.clear();
+            scales.extend(inputs.chunks_exact(self.columns).map(|input| quantised::round(input, rounded)));
+        }
         let fill = |first: usize, outputs: &mut [f32]| match &self.weights {
             Weights::F32(values) => fill_exact(&values[first * self.columns..], inputs, self.columns, outputs),
-            Weights::Q8_0(blocks) => blocks.fill(first, inputs, outputs),
+            Weights::Q8_0(blocks) => blocks.fill(first, rounded, scales, outputs),
         };
         if count == 1 {
             return parallel.units(outputs, 1, fill);
@@ -74,6 +124,14 @@ impl Matrix {
                 *output = column[index];
             }
         }
+    }
+}
+
+/// Makes the `index`-th part of `parts`, at most one after the last, a copy of `part`.
+fn set_part<T: Copy>(parts: &mut Vec<T>, index: usize, part: &[T]) {
+    match parts.get_mut(index * part.len()..(index + 1) * part.len()) {
+        Some(place) => place.copy_from_slice(part),
+        None => parts.extend_from_slice(part),
     }
 }
 
@@ -104,34 +162,39 @@ impl Blocks {
 
     fn copy_row(&self, index: usize, output: &mut [f32]) {
         let (weights, scales) = self.rows(index, 1);
-        quantised::widen(weights, output);
-        for (output, scale) in output.chunks_exact_mut(quantised::BLOCK).zip(scales) {
-            output.iter_mut().for_each(|value| *value *= scale);
+        for ((output, weights), scale) in output.as_chunks_mut().0.iter_mut().zip(weights).zip(scales) {
+            *output = weights.map(|weight| f32::from(weight) * scale);
         }
     }
 
-    /// `outputs` [some rows, n] from the rows that begin with `first` and `inputs` [n, columns].
-    fn fill(&self, first: usize, inputs: &[f32], outputs: &mut [f32]) {
-        let inputs = inputs.as_chunks().0;
-        let count = inputs.len() / self.per_row;
-        let rows = outputs.len() / count;
-        let by_four = if count < WIDEN_FROM { 0 } else { rows - rows % 4 };
-        let (fours, singles) = outputs.split_at_mut(by_four * count);
-
-        let mut wide = vec![0.0; if by_four > 0 { 4 * self.per_row * quantised::BLOCK } else { 0 }];
-        for (group, outputs) in fours.chunks_exact_mut(4 * count).enumerate() {
-            let (weights, scales) = self.rows(first + 4 * group, 4);
-            quantised::widen(weights, &mut wide);
-            for (index, input) in inputs.chunks_exact(self.per_row).enumerate() {
-                for (row, product) in quantised::dot_4(&wide, scales, input).into_iter().enumerate() {
-                    outputs[row * count + index] = product;
-                }
+    /// `outputs` [some rows, n] from the rows that begin with `first` and n rounded inputs.
+    fn fill(&self, first: usize, inputs: &[quantised::Inputs], input_scales: &[f32], outputs: &mut [f32]) {
+        let count = input_scales.len();
+        for (tile, scales) in input_scales.chunks(TILE).enumerate() {
+            let inputs = &inputs[tile * TILE * self.per_row..];
+            for (row, outputs) in outputs.chunks_exact_mut(count).enumerate() {
+                let outputs = &mut outputs[tile * TILE..][..scales.len()];
+                self.fill_row(first + row, inputs, outputs);
+                outputs.iter_mut().zip(scales).for_each(|(output, scale)| *output *= scale);
             }
         }
-        for (row, outputs) in singles.chunks_exact_mut(count).enumerate() {
-            let (weights, scales) = self.rows(first + by_four + row, 1);
-            for (output, input) in outputs.iter_mut().zip(inputs.chunks_exact(self.per_row)) {
-                *output = quantised::dot(weights, scales, input);
+    }
+
+    /// Products of one row with as many inputs as there are `outputs`, as many at once as there are registers for.
+    fn fill_row(&self, row: usize, inputs: &[quantised::Inputs], outputs: &mut [f32]) {
+        let (weights, scales) = self.rows(row, 1);
+        let input = |index: usize| &inputs[index * self.per_row..][..self.per_row];
+        let (fours, rest) = outputs.as_chunks_mut::<4>();
+        for (group, outputs) in fours.iter_mut().enumerate() {
+            *outputs = quantised::dot(weights, scales, std::array::from_fn(|index| input(4 * group + index)));
+        }
+        let next = 4 * fours.len();
+        match rest {
+            [] => {}
+            [a] => [*a] = quantised::dot(weights, scales, [input(next)]),
+            [a, b] => [*a, *b] = quantised::dot(weights, scales, [input(next), input(next + 1)]),
+            [a, b, c, ..] => {
+                [*a, *b, *c] = quantised::dot(weights, scales, [input(next), input(next + 1), input(next + 2)]);
             }
         }
     }
@@ -152,7 +215,7 @@ mod tests {
             let multiply = |inputs: &[f32], threads| {
                 let mut outputs = vec![0.0; inputs.len() / columns * rows];
                 let threads = Threads::new(threads).unwrap();
-                threads.run(|parallel| matrix.multiply(inputs, &mut outputs, &mut Vec::new(), parallel));
+                threads.run(|parallel| matrix.multiply(inputs, &mut outputs, &mut Buffers::default(), parallel));
                 outputs
             };
             let alone: Vec<f32> = inputs.chunks(columns).flat_map(|input| multiply(input, 1)).collect();

@@ -2,7 +2,8 @@
 //!
 //! One thread owns the weights and every sequence's KV cache ([`DraftModel`] is a handle to it). Each of its
 //! passes takes whatever waits: decode rows of several sequences and chunks of prefills share one read of the
-//! weights. A [`Sequence`] is a rollout's place in it; dropping it frees the place.
+//! weights. What nobody waits for, prefills and drafts ahead, runs while nobody waits. A [`Sequence`] is a rollout's place
+//! in it; dropping it frees the place. With a large vocabulary, drafts are drawn from a list of the ids that come up.
 //!
 //! ```text
 //! ModelSource ──► weights (a reader of named tensors) ──► Llama ──► worker thread ◄── commands ── Sequence
@@ -22,6 +23,7 @@ mod matrix;
 mod options;
 mod parallel;
 mod sample;
+mod shortlist;
 mod slot;
 #[cfg(test)]
 mod tests;

@@ -3,8 +3,8 @@
 /// How the weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
-    /// 8-bit integers in blocks of 32 with one 32-bit scale each, 1.125 bytes a weight; the inputs stay in 32-bit
-    /// floats. A product reads about a quarter of the memory that [`Precision::F32`] does.
+    /// 8-bit integers in blocks of 32 with one 32-bit scale each, 1.125 bytes a weight; inputs are rounded to 16
+    /// bits for each product. It reads about a quarter of the memory that [`Precision::F32`] does.
     #[default]
     Q8_0,
     /// 32-bit floats: the reference, for tests and comparisons.
@@ -28,6 +28,9 @@ pub struct ModelOptions {
     pub rows_per_pass: usize,
     /// Commands that may wait for the model thread; callers wait beyond it.
     pub queue: usize,
+    /// With a vocabulary of more than twice this: drafts are drawn from so many of its lowest ids and at most as many
+    /// others, learnt from contexts. None: from all of it.
+    pub shortlist: Option<usize>,
     /// Seed of the thread's random numbers; the system's entropy if absent.
     pub seed: Option<u64>,
 }
@@ -41,6 +44,7 @@ impl Default for ModelOptions {
             max_positions: None,
             rows_per_pass: 64,
             queue: 256,
+            shortlist: Some(8192),
             seed: None,
         }
     }

@@ -23,7 +23,7 @@ pub struct DraftSampling {
     pub stop: StopRule,
     /// Ids after which to stop.
     pub ends: Arc<[TokenId]>,
-    /// 0 (or anything that is not above it): the most likely token, as a point mass, the lowest id on a tie.
+    /// 0 (or anything that is not above it): the most likely token, as a point mass, the first id on a tie.
     pub temperature: f64,
     /// With a temperature: q is the softmax restricted to this many most likely ids; at least 1.
     pub top_m: usize,
@@ -65,16 +65,29 @@ pub struct DraftedToken {
     pub confidence: f32,
 }
 
-/// Draws the token after a position with these logits.
+/// What the model says of a position.
+#[derive(Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) logits: &'a [f32],
+    /// The id of each logit; absent where logits are of all ids in order.
+    pub(super) ids: Option<&'a [TokenId]>,
+}
+
+impl Row<'_> {
+    fn id(&self, index: usize) -> TokenId {
+        self.ids.map_or(index as TokenId, |ids| ids[index])
+    }
+}
+
+/// Draws the token after a position.
 ///
 /// # Errors
 /// [`ModelError::NoFiniteLogit`].
-pub(super) fn draw(logits: &[f32], sampling: &DraftSampling, rng: &mut impl Rng) -> Result<DraftedToken, ModelError> {
-    let logits = &logits[..logits.len().min(sampling.usable_vocabulary)];
+pub(super) fn draw(row: Row<'_>, sampling: &DraftSampling, rng: &mut impl Rng) -> Result<DraftedToken, ModelError> {
     // Written so that a NaN temperature is greedy too.
     let samples = sampling.temperature > 0.0;
     let top_m = if samples { sampling.top_m.max(1) } else { 1 };
-    let top = top(logits, top_m.max(CONFIDENT_AMONG));
+    let top = top(row, sampling.usable_vocabulary, top_m.max(CONFIDENT_AMONG));
     let Some(&(best, best_logit)) = top.first() else {
         return Err(ModelError::NoFiniteLogit);
     };
@@ -108,8 +121,9 @@ fn invert(distribution: &[(TokenId, f64)], u: f64) -> Option<TokenId> {
 /// Logits that [`top`] looks at together.
 const CHUNK: usize = 64;
 
-/// The `count` largest finite logits, largest first; among equals the lowest id.
-fn top(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
+/// The `count` largest finite logits of ids below `usable`, largest first; among equals the one that stands first.
+fn top(row: Row<'_>, usable: usize, count: usize) -> Vec<(TokenId, f32)> {
+    let logits = row.logits;
     let mut best: Vec<(TokenId, f32)> = Vec::with_capacity(count.min(logits.len()) + 1);
     let mut threshold = f32::NEG_INFINITY;
     for (chunk, logits) in logits.chunks(CHUNK).enumerate() {
@@ -117,10 +131,10 @@ fn top(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
         if !logits.iter().fold(false, |any, logit| any | (*logit > threshold)) {
             continue;
         }
-        for (id, &logit) in (chunk * CHUNK..).zip(logits) {
-            if logit > threshold && logit < f32::INFINITY {
+        for (index, &logit) in (chunk * CHUNK..).zip(logits) {
+            if logit > threshold && logit < f32::INFINITY && (row.id(index) as usize) < usable {
                 let place = best.partition_point(|(_, other)| *other >= logit);
-                best.insert(place, (id as TokenId, logit));
+                best.insert(place, (row.id(index), logit));
                 best.truncate(count);
                 if let (true, Some((_, last))) = (best.len() == count, best.last()) {
                     threshold = *last;
@@ -139,10 +153,14 @@ mod tests {
 
     use super::*;
 
+    fn whole(logits: &[f32]) -> Row<'_> {
+        Row { logits, ids: None }
+    }
+
     #[test]
     fn greedy_takes_the_lowest_of_equal_ids_as_a_point_mass() {
         let mut rng = StdRng::seed_from_u64(0);
-        let drafted = draw(&[0.5, 2.0, f32::NAN, 2.0], &DraftSampling::new(1, 0.0), &mut rng).unwrap();
+        let drafted = draw(whole(&[0.5, 2.0, f32::NAN, 2.0]), &DraftSampling::new(1, 0.0), &mut rng).unwrap();
         assert_eq!((drafted.token, drafted.distribution), (1, None));
     }
 
@@ -153,10 +171,10 @@ mod tests {
         let total: f32 = logits[..4].iter().map(|logit| logit.exp()).sum();
         for (temperature, top_m) in [(0.0, 32), (0.3, 32), (2.0, 1)] {
             let sampling = DraftSampling { top_m, ..DraftSampling::new(1, temperature) };
-            let drafted = draw(&logits, &sampling, &mut rng).unwrap();
+            let drafted = draw(whole(&logits), &sampling, &mut rng).unwrap();
             assert!((drafted.confidence - logits[1].exp() / total).abs() < 1e-6);
         }
-        let alike = draw(&[1.0; 100], &DraftSampling::new(1, 0.0), &mut rng).unwrap();
+        let alike = draw(whole(&[1.0; 100]), &DraftSampling::new(1, 0.0), &mut rng).unwrap();
         assert!((alike.confidence - 1.0 / 32.0).abs() < 1e-6);
     }
 
@@ -164,15 +182,25 @@ mod tests {
     fn ids_outside_the_usable_vocabulary_are_never_drawn() {
         let mut rng = StdRng::seed_from_u64(0);
         let sampling = DraftSampling { usable_vocabulary: 2, ..DraftSampling::new(1, 1.0) };
-        let drafted = draw(&[0.0, 0.0, 50.0], &sampling, &mut rng).unwrap();
+        let drafted = draw(whole(&[0.0, 0.0, 50.0]), &sampling, &mut rng).unwrap();
         assert_eq!(drafted.distribution, Some(vec![(0, 0.5), (1, 0.5)]));
+    }
+
+    #[test]
+    fn of_listed_ids_those_are_drawn_that_the_logits_belong_to() {
+        let mut rng = StdRng::seed_from_u64(0);
+        let row = Row { logits: &[0.0, 9.0, 0.0, 1.0], ids: Some(&[4, 50, 7, 2]) };
+        let sampling = DraftSampling { usable_vocabulary: 10, top_m: 2, ..DraftSampling::new(1, 1.0) };
+        let drafted = draw(row, &sampling, &mut rng).unwrap().distribution.unwrap();
+        let likelier = 1.0 / (1.0 + (-1.0f64).exp());
+        assert!(drafted.iter().map(|(id, _)| *id).eq([2, 4]) && (drafted[0].1 - likelier).abs() < 1e-9);
     }
 
     #[test]
     fn no_finite_logit_is_an_error() {
         let mut rng = StdRng::seed_from_u64(0);
         for logits in [&[][..], &[f32::NAN, f32::INFINITY, f32::NEG_INFINITY]] {
-            let result = draw(logits, &DraftSampling::new(1, 1.0), &mut rng);
+            let result = draw(whole(logits), &DraftSampling::new(1, 1.0), &mut rng);
             assert!(matches!(result, Err(ModelError::NoFiniteLogit)));
         }
     }
@@ -182,12 +210,12 @@ mod tests {
         let logits: Vec<f32> = (0..40).map(|i| (i as f32 * 0.9).sin() * 2.0).collect();
         let sampling = DraftSampling { top_m: 8, ..DraftSampling::new(1, 0.8) };
         let mut rng = StdRng::seed_from_u64(11);
-        let q = draw(&logits, &sampling, &mut rng).unwrap().distribution.unwrap();
+        let q = draw(whole(&logits), &sampling, &mut rng).unwrap().distribution.unwrap();
         assert_eq!(q.len(), 8);
         let draws = 200_000;
         let mut counts = std::collections::HashMap::new();
         for _ in 0..draws {
-            *counts.entry(draw(&logits, &sampling, &mut rng).unwrap().token).or_insert(0u32) += 1;
+            *counts.entry(draw(whole(&logits), &sampling, &mut rng).unwrap().token).or_insert(0u32) += 1;
         }
         assert_eq!(counts.values().sum::<u32>(), draws);
         let chi_square: f64 = q
@@ -209,7 +237,7 @@ mod tests {
             let mut sorted: Vec<_> = (0..).zip(logits.iter().copied()).collect();
             sorted.sort_by(|a: &(TokenId, f32), b| b.1.total_cmp(&a.1));
             sorted.truncate(count);
-            prop_assert_eq!(top(&logits, count), sorted);
+            prop_assert_eq!(top(whole(&logits), usize::MAX, count), sorted);
         }
 
         #[test]
@@ -220,7 +248,7 @@ mod tests {
             seed: u64,
         ) {
             let sampling = DraftSampling { top_m, ..DraftSampling::new(1, temperature) };
-            let drafted = draw(&logits, &sampling, &mut StdRng::seed_from_u64(seed)).unwrap();
+            let drafted = draw(whole(&logits), &sampling, &mut StdRng::seed_from_u64(seed)).unwrap();
             let q = drafted.distribution.unwrap();
             prop_assert!((q.iter().map(|(_, q)| q).sum::<f64>() - 1.0).abs() < 1e-12);
             prop_assert!(q.iter().any(|(id, q)| *id == drafted.token && *q > 0.0));

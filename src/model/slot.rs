@@ -41,6 +41,11 @@ impl Slot {
         Feed { cache: &mut self.cache, tokens, logits }
     }
 
+    /// Whether the logits of every id are wanted, not just of those that drafts are drawn from.
+    pub(super) fn wants_whole_vocabulary(&self) -> bool {
+        self.work.as_ref().is_some_and(Work::wants_whole_vocabulary)
+    }
+
     /// Whether somebody waits for its job.
     fn is_awaited(&self) -> bool {
         self.work.as_ref().is_some_and(|work| !work.is_background())
@@ -67,8 +72,8 @@ impl Slots {
     }
 
     /// Tells a sequence its context, the first `keep` tokens of the previous one and then `append`, and gives it a
-    /// job in place of whatever it did before, whose drafts it takes over where it continues them: returns how many.
-    /// The context is not empty.
+    /// job in place of whatever it did before, whose drafts it takes over where it continues them: returns how many,
+    /// and the job if they are all that it wanted. The context is not empty.
     pub(super) fn assign(
         &mut self,
         sequence: u64,
@@ -77,7 +82,7 @@ impl Slots {
         append: &[TokenId],
         job: Job,
         new_cache: impl FnOnce() -> KvCache,
-    ) -> usize {
+    ) -> (usize, Option<Work>) {
         self.clock += 1;
         let slot = self.slots.entry(sequence).or_insert_with(|| Slot {
             alive,
@@ -100,14 +105,13 @@ impl Slots {
         let common = common_prefix(slot.cache.tokens(), slot.told.iter().copied().chain(work.drafted()));
         slot.cache.truncate(common.min(tokens - 1));
         if complete {
-            work.answer(&[], None);
-        } else {
-            slot.work = Some(work);
-            if slot.is_prepared() {
-                slot.work = None;
-            }
+            return (used, Some(work));
         }
-        used
+        slot.work = Some(work);
+        if slot.is_prepared() {
+            slot.work = None;
+        }
+        (used, None)
     }
 
     /// Forgets sequences whose owner is gone and jobs whose caller is.

@@ -1,6 +1,7 @@
 //! What holds of the room as a whole, on a tiny random model.
 
 mod ahead;
+mod shortlist;
 
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;

@@ -12,7 +12,8 @@ use super::job::Job;
 use super::llama::Llama;
 use super::options::ModelOptions;
 use super::parallel::Threads;
-use super::sample::draw;
+use super::sample::{Row, draw};
+use super::shortlist::Shortlist;
 use super::slot::{Slot, Slots};
 use crate::speculation::TokenId;
 
@@ -53,6 +54,8 @@ pub(super) struct Worker {
     llama: Llama,
     threads: Threads,
     rows_per_pass: usize,
+    /// Absent where drafts are drawn from the whole vocabulary.
+    shortlist: Option<Shortlist>,
     slots: Slots,
     scratch: Scratch,
     rng: StdRng,
@@ -75,6 +78,7 @@ impl Drop for Obituary {
 impl Worker {
     pub(super) fn new(llama: Llama, threads: Threads, options: &ModelOptions, shared: Arc<Shared>) -> Self {
         Self {
+            shortlist: options.shortlist.and_then(|lasting| Shortlist::new(llama.head(), lasting)),
             llama,
             threads,
             rows_per_pass: options.rows_per_pass,
@@ -116,8 +120,15 @@ impl Worker {
     fn accept(&mut self, command: Command) {
         match command {
             Command::Work { sequence, alive, keep, append, job } => {
-                let used = self.slots.assign(sequence, alive, keep, &append, job, || self.llama.new_cache());
+                if let Some(list) = &mut self.shortlist {
+                    append.iter().for_each(|id| list.learn(*id, self.llama.head()));
+                }
+                let (used, complete) =
+                    self.slots.assign(sequence, alive, keep, &append, job, || self.llama.new_cache());
                 self.shared.used_ahead.fetch_add(used as u64, Ordering::Relaxed);
+                if let Some(work) = complete {
+                    work.answer(&[], None);
+                }
             }
             Command::Wake => {}
             #[cfg(test)]
@@ -140,24 +151,36 @@ impl Worker {
         if plan.is_empty() {
             return;
         }
+        let whole = self.slots.planned(&plan).any(|(slot, _)| slot.wants_whole_vocabulary());
         let mut feeds: Vec<_> = self.slots.planned(&plan).map(|(slot, rows)| slot.feed(rows)).collect();
         let asked: Vec<bool> = feeds.iter().map(|feed| feed.logits).collect();
         let (llama, scratch) = (&self.llama, &mut self.scratch);
-        let logits = self.threads.run(|parallel| llama.forward(&mut feeds, scratch, parallel));
+        let list = self.shortlist.as_ref();
+        let head = list.filter(|_| !whole).map_or(llama.head(), Shortlist::head);
+        let logits = self.threads.run(|parallel| llama.forward(&mut feeds, head, scratch, parallel));
         drop(feeds);
         self.shared.active.store(self.slots.resident(), Ordering::Release);
         self.shared.rows.fetch_add(plan.values().sum::<usize>() as u64, Ordering::Relaxed);
         let answering = self.slots.planned(&plan).zip(asked).filter(|(_, asked)| *asked);
-        for (((slot, _), _), logits) in answering.zip(logits.chunks_exact(llama.config.vocabulary)) {
-            advance(slot, logits, &mut self.rng);
+        for (((slot, _), _), logits) in answering.zip(logits.chunks_exact(head.rows())) {
+            let listed: Vec<f32>;
+            let row = match list.map(Shortlist::ids) {
+                None => Row { logits, ids: None },
+                Some(ids) if whole => {
+                    listed = ids.iter().map(|id| logits[*id as usize]).collect();
+                    Row { logits: &listed, ids: Some(ids) }
+                }
+                ids => Row { logits, ids },
+            };
+            advance(slot, logits, row, &mut self.rng);
         }
     }
 }
 
 /// Takes a step of a sequence's job, and answers when that was the last one.
-fn advance(slot: &mut Slot, logits: &[f32], rng: &mut StdRng) {
+fn advance(slot: &mut Slot, logits: &[f32], row: Row<'_>, rng: &mut StdRng) {
     let Some(work) = &mut slot.work else { return };
-    let failure = match work.sampling().map(|sampling| draw(logits, sampling, rng)) {
+    let failure = match work.sampling().map(|sampling| draw(row, sampling, rng)) {
         Some(Ok(draft)) => {
             if !work.push(draft) || work.is_ahead() {
                 return;

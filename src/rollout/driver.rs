@@ -21,6 +21,9 @@ use crate::speculation::{Proposal, Sampling, Scored, TokenId};
 use crate::upstream::UpstreamError;
 use crate::verify::{Drawn, Prefill, Terms};
 
+/// Rollouts that speculate up to which the draft model works ahead.
+const MOST_AHEAD: f64 = 2.0;
+
 /// One more in a gauge, also while a panic unwinds.
 struct Counted(prometheus::IntGauge);
 
@@ -373,8 +376,11 @@ impl Running {
     /// the next proposal's beginning.
     fn draft_ahead(&mut self, bet: Bet, proposal: &Proposal) {
         self.sequence.stage(proposal.tokens());
-        // Nothing comes after an end.
-        if proposal.drafts.last().is_some_and(|last| self.ends.contains(&last.token)) {
+        // Nothing comes after an end. Where many speculate, those whose next draft is there already would fall out of step with
+        // the others, and verifications that do not share a step of the server make each other wait.
+        if self.pace.monitor.load().speculating() > MOST_AHEAD
+            || proposal.drafts.last().is_some_and(|last| self.ends.contains(&last.token))
+        {
             return;
         }
         let length = (bet.length + 1).min(self.draft_room().saturating_sub(proposal.drafts.len()));

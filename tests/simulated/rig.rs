@@ -130,11 +130,11 @@ pub fn heading() {
 
 impl Rig {
     /// The profile, with a drafter whose drafts are accepted with probability `acceptance`.
-    pub async fn start(acceptance: f64) -> Self {
+    pub async fn start(acceptance: f64, flags: &[&str]) -> Self {
         let timeline = Timeline::start();
         let engine = DraftEngine::start(DraftCost::h100_8b(), timeline.clone());
         let drafters = Simulated::factory(&policy(), acceptance, engine);
-        Self::with_drafters(timeline, drafters, &[]).await
+        Self::with_drafters(timeline, drafters, flags).await
     }
 
     /// The profile, with nobody to draft: the sidecar decodes plainly.
@@ -149,7 +149,7 @@ impl Rig {
             FakeVllm::start(FakeConfig { language: policy(), costs, records: false, ..FakeConfig::default() }).await;
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = fake.write_tokenizer(folder.path());
-        let flags = [&["--tokenizer", tokenizer.to_str().unwrap()], flags].concat();
+        let flags = [&["--speculate", "auto", "--tokenizer", tokenizer.to_str().unwrap()], flags].concat();
         let sidecar = Harness::start_with(&fake.url(), &flags, |setup| setup.with_drafters(drafters)).await;
         sidecar.sidecar.ready().await;
         Self { timeline, fake, sidecar, http: client(), rollouts: 0 }

@@ -12,7 +12,9 @@ const EVEN: f64 = 0.97;
 const MOST_DRAFTS: usize = 64;
 
 async fn compare(name: &str, acceptance: f64, clients: usize, temperature: f64) -> Compared {
-    let compared = Rig::start(acceptance).await.compare(Workload::new(clients, temperature)).await;
+    let flags = ["--draft-tokens", &MOST_DRAFTS.to_string()].map(str::to_owned);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let compared = Rig::start(acceptance, &flags).await.compare(Workload::new(clients, temperature)).await;
     heading();
     compared.print(name);
     compared

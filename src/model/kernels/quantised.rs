@@ -1,28 +1,22 @@
-//! Products with 8-bit weights: blocks of 32 with one scale each (llama.cpp's Q8_0 with its scale in f32), inputs in
-//! f32. Only the weights are rounded, and on a CPU this is no slower than rounding the inputs too: converting a
-//! weight is hidden behind the memory that it comes from.
+//! Products with 8-bit weights: blocks of 32 with one scale each (llama.cpp's Q8_0 with its scale in f32). Inputs are
+//! rounded to 16 bits with one scale for all of an input, which adds little to the error of the weights and lets a
+//! block be summed in integers, exactly: twice the speed of floats where arithmetic is the limit.
 //!
-//! [`dot`] and [`dot_4`] add in the same order, so a row's result does not depend on which of them computed it.
-//!
-//! The shape of these loops is what LLVM turns into AVX2; a tidier one, or a tree for the last sum, falls back to
-//! scalar code at a fifth of the speed. Measure before and after a change.
+//! A product adds in the same order however many inputs it meets at once, so its result does not depend on them.
 
-use super::ops::fused;
+use wide::{f32x8, i8x16, i16x16, i32x8};
 
 /// Weights that share a scale.
 pub(in crate::model) const BLOCK: usize = 32;
-
-/// Lanes of an AVX2 register.
-const LANES: usize = 8;
 
 /// 8-bit weights, block by block.
 pub(in crate::model) type Weights = [i8; BLOCK];
 
 /// Inputs that meet a block of weights.
-pub(in crate::model) type Inputs = [f32; BLOCK];
+pub(in crate::model) type Inputs = [i16x16; 2];
 
 /// Rounds a block to 8 bits: the weight of largest magnitude becomes ±127. Returns the scale.
-pub(in crate::model) fn quantise(values: &Inputs, weights: &mut Weights) -> f32 {
+pub(in crate::model) fn quantise(values: &[f32; BLOCK], weights: &mut Weights) -> f32 {
     let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     for (weight, value) in weights.iter_mut().zip(values) {
@@ -31,104 +25,99 @@ pub(in crate::model) fn quantise(values: &Inputs, weights: &mut Weights) -> f32 
     largest / 127.0
 }
 
-/// One row times one input, [blocks] each.
-pub(in crate::model) fn dot(weights: &[Weights], scales: &[f32], inputs: &[Inputs]) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    for ((weights, inputs), scale) in weights.iter().zip(inputs).zip(scales) {
-        let mut part = [0.0f32; LANES];
-        for start in (0..BLOCK).step_by(LANES) {
-            for lane in 0..LANES {
-                part[lane] = fused(f32::from(weights[start + lane]), inputs[start + lane], part[lane]);
-            }
-        }
-        for lane in 0..LANES {
-            sums[lane] = fused(part[lane], *scale, sums[lane]);
-        }
-    }
-    sums.iter().sum()
+/// Rounds an input, whose length is a multiple of [`BLOCK`], to 16 bits, appends it and returns its scale. A NaN
+/// anywhere makes the scale, and so every product, NaN.
+pub(in crate::model) fn round(values: &[f32], rounded: &mut Vec<Inputs>) -> f32 {
+    const LARGEST: f32 = 32767.0;
+    let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let broken = values.iter().fold(false, |broken, value| broken | value.is_nan());
+    let inverse = if largest > 0.0 { LARGEST / largest } else { 0.0 };
+    let to_integer = |values: &[f32; 16]| i16x16::new(values.map(|value| (value * inverse).round_ties_even() as i16));
+    rounded.extend(values.as_chunks::<BLOCK>().0.iter().map(|block| {
+        let (halves, _) = block.as_chunks();
+        [to_integer(&halves[0]), to_integer(&halves[1])]
+    }));
+    if broken { f32::NAN } else { largest / LARGEST }
 }
 
-/// Widens weights for [`dot_4`], which then meets many inputs with them.
-pub(in crate::model) fn widen(weights: &[Weights], wide: &mut [f32]) {
-    for (wide, weight) in wide.iter_mut().zip(weights.as_flattened()) {
-        *wide = f32::from(*weight);
-    }
-}
-
-/// Four rows, widened and one after the other, times one input.
-pub(in crate::model) fn dot_4(wide: &[f32], scales: &[f32], inputs: &[Inputs]) -> [f32; 4] {
-    let blocks = inputs.len();
-    let rows: [&[Inputs]; 4] =
-        std::array::from_fn(|row| &wide[row * blocks * BLOCK..][..blocks * BLOCK].as_chunks().0[..blocks]);
-    let scales: [&[f32]; 4] = std::array::from_fn(|row| &scales[row * blocks..][..blocks]);
-    let mut sums = [Vector::ZERO; 4];
+/// One row times each of `inputs`, [blocks] each, but for the scales of the inputs.
+pub(in crate::model) fn dot<const N: usize>(weights: &[Weights], scales: &[f32], inputs: [&[Inputs]; N]) -> [f32; N] {
+    let blocks = weights.len();
+    let scales = &scales[..blocks];
+    let inputs = inputs.map(|input| &input[..blocks]);
+    let mut sums = [f32x8::ZERO; N];
     for block in 0..blocks {
-        let mut part = [Vector::ZERO; 4];
-        for step in 0..BLOCK / LANES {
-            let inputs = Vector(inputs[block].as_chunks().0[step]);
-            for row in 0..4 {
-                part[row] = Vector(rows[row][block].as_chunks().0[step]).fused(inputs, part[row]);
-            }
-        }
-        for row in 0..4 {
-            sums[row] = part[row].fused(Vector([scales[row][block]; LANES]), sums[row]);
+        let (halves, _) = weights[block].as_chunks();
+        let [first, second] = [halves[0], halves[1]].map(|half| i16x16::from_i8x16(i8x16::new(half)));
+        let scale = f32x8::splat(scales[block]);
+        for (sum, input) in sums.iter_mut().zip(inputs) {
+            // At most 4 · 127 · 32767 in each lane, which a float holds exactly.
+            let products: i32x8 = first.dot(input[block][0]) + second.dot(input[block][1]);
+            *sum = f32x8::from_i32x8(products).mul_add(scale, *sum);
         }
     }
-    sums.map(|sum| sum.0.iter().sum())
-}
-
-/// A register's worth of floats.
-#[derive(Clone, Copy)]
-#[repr(align(32))]
-struct Vector([f32; LANES]);
-
-impl Vector {
-    const ZERO: Self = Self([0.0; LANES]);
-
-    #[inline(always)]
-    fn fused(self, factor: Self, addend: Self) -> Self {
-        let mut sum = addend.0;
-        for ((sum, a), b) in sum.iter_mut().zip(self.0).zip(factor.0) {
-            *sum = fused(a, b, *sum);
-        }
-        Self(sum)
-    }
+    sums.map(f32x8::reduce_add)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn wave(i: usize) -> f32 {
+        (i as f32 * 0.37).sin()
+    }
+
     #[test]
-    fn both_products_agree_bit_for_bit_and_with_the_plain_sum() {
+    fn products_agree_bit_for_bit_in_any_company_and_nearly_with_the_plain_sum() {
         let blocks = 3;
-        let value = |i: usize| (i as f32 * 0.37).sin();
-        let inputs: Vec<f32> = (0..blocks * BLOCK).map(|i| value(i + 1000)).collect();
-        let inputs = inputs.as_chunks().0;
-        let exact: Vec<f32> = (0..4 * blocks * BLOCK).map(value).collect();
-        let mut weights = vec![[0; BLOCK]; 4 * blocks];
+        let exact: Vec<f32> = (0..blocks * BLOCK).map(wave).collect();
+        let mut weights = vec![[0; BLOCK]; blocks];
         let scales: Vec<f32> = exact.as_chunks().0.iter().zip(&mut weights).map(|(v, w)| quantise(v, w)).collect();
-        let mut wide = vec![0.0; 4 * blocks * BLOCK];
-        widen(&weights, &mut wide);
-        let four = dot_4(&wide, &scales, inputs);
-        for row in 0..4 {
-            let place = row * blocks..(row + 1) * blocks;
-            assert_eq!(four[row], dot(&weights[place.clone()], &scales[place], inputs));
-            let exact = &exact[row * blocks * BLOCK..][..blocks * BLOCK];
-            let plain: f32 = exact.iter().zip(inputs.as_flattened()).map(|(a, b)| a * b).sum();
-            assert!((four[row] - plain).abs() < 0.05);
+        let plain: Vec<Vec<f32>> = (1..=4).map(|n| (0..blocks * BLOCK).map(|i| wave(i + 1000 * n)).collect()).collect();
+        let mut rounded = Vec::new();
+        let input_scales: Vec<f32> = plain.iter().map(|input| round(input, &mut rounded)).collect();
+        let inputs: [&[Inputs]; 4] = std::array::from_fn(|n| &rounded[n * blocks..][..blocks]);
+        let together = dot(&weights, &scales, inputs);
+        for (n, product) in together.into_iter().enumerate() {
+            assert_eq!([product], dot(&weights, &scales, [inputs[n]]));
+            let expected: f32 = exact.iter().zip(&plain[n]).map(|(a, b)| a * b).sum();
+            assert!((product * input_scales[n] - expected).abs() < 0.05);
+        }
+    }
+
+    #[test]
+    fn the_largest_products_do_not_overflow() {
+        let mut rounded = Vec::new();
+        let scale = round(&[-3.0; 2 * BLOCK], &mut rounded);
+        for weight in [127, -127] {
+            let [product] = dot(&[[weight; BLOCK]; 2], &[0.5; 2], [&rounded]);
+            assert!((product * scale - f32::from(weight) * 0.5 * -3.0 * 64.0).abs() < 1e-2);
         }
     }
 
     #[test]
     fn rounding_is_within_half_a_step() {
-        let values: Inputs = std::array::from_fn(|i| (i as f32 * 1.7).sin() * 3.0);
-        let mut weights = [0; BLOCK];
+        let values: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 * 1.7).sin() * 3.0);
+        let (mut weights, mut inputs) = ([0; BLOCK], Vec::new());
         let scale = quantise(&values, &mut weights);
-        for (weight, value) in weights.iter().zip(values) {
-            assert!((f32::from(*weight) * scale - value).abs() <= scale * 0.5001);
+        let input_scale = round(&values, &mut inputs);
+        let inputs = inputs[0].map(i16x16::to_array);
+        for (index, value) in values.into_iter().enumerate() {
+            assert!((f32::from(weights[index]) * scale - value).abs() <= scale * 0.5001);
+            let input = f32::from(inputs[index / 16][index % 16]);
+            assert!((input * input_scale - value).abs() <= input_scale * 0.5001 + 1e-6);
         }
         assert_eq!(quantise(&[0.0; BLOCK], &mut weights), 0.0);
-        assert_eq!(weights, [0; BLOCK]);
+        assert_eq!((weights, round(&[0.0; BLOCK], &mut Vec::new())), ([0; BLOCK], 0.0));
+    }
+
+    #[test]
+    fn what_is_no_number_is_no_number_after_rounding() {
+        for broken in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let (mut values, mut rounded) = ([1.0; BLOCK], Vec::new());
+            values[5] = broken;
+            let scale = round(&values, &mut rounded);
+            assert!((dot(&[[1; BLOCK]], &[1.0], [&rounded])[0] * scale).is_nan());
+        }
     }
 }

@@ -19,6 +19,8 @@ const MARGIN_AT_START: f64 = 1.03;
 const MARGIN_TO_STAY: f64 = 0.97;
 /// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on.
 const SWITCH: f64 = 2.0;
+/// More rollouts than this are a crowd.
+const CROWD: f64 = 2.0;
 /// The server's block size where it does not tell: vLLM's default.
 const USUAL_BLOCK: usize = 16;
 
@@ -239,8 +241,15 @@ impl Situation<'_> {
     fn bet(&self, candidate: &Candidate<'_>, best: Best, stake: f64) -> Bet {
         let Candidate { drafter, hazard, ready } = *candidate;
         let record = self.costs.record(drafter);
+        if ready.is_none() && self.rollouts > CROWD {
+            // It is worth more that proposals are of one length: then verifications share the server's steps.
+            let usual = self.best(&Candidate { hazard: 1.0, ..*candidate }, self.rollouts + self.costs.others);
+            let length = usual.map_or(best.length, |usual| usual.length).min(self.room);
+            return Bet { drafter, length, stop: StopRule::never(), stake };
+        }
         // A drafter that knows how sure it is may go on for longer than is usual, and stops by itself.
-        let most = if ready.is_none() && record.knows_confidence() { 2 * best.length + 2 } else { best.length };
+        let varies = ready.is_none() && record.knows_confidence();
+        let most = if varies { 2 * best.length + 2 } else { best.length };
         let acceptance: [f32; CONFIDENCE_BINS] =
             std::array::from_fn(|bin| under(record.by_confidence(bin), hazard) as f32);
         // The rule looks at the drafts that there are; the next one's chance is the usual one.

@@ -14,7 +14,9 @@ const NEARLY_ALONE: f64 = 2.5;
 /// A measured mean of this weight is as good as any.
 const KNOWN: f64 = 2.0;
 /// After so many rounds without one, the time of a decoded token is due to be measured again.
-const STALE_AFTER: u32 = 500;
+const STALE_AFTER: u32 = 2000;
+/// Verifications by which a change of the server's pace is noticed.
+const LATELY: f64 = 16.0;
 
 /// Something that was measured. Times are in seconds.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,12 +99,30 @@ struct Verification {
     line: Line,
     /// How much longer it took than was foreseen, by load.
     excess: Curve,
+    /// The same of late, and when decoding was last measured.
+    of_late: Mean,
+    settled: Option<f64>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct DrafterCosts {
     line: Line,
     record: Record,
+}
+
+impl Verification {
+    fn observe_excess(&mut self, load: f64, excess: f64) {
+        self.excess.observe(load, excess, 1.0);
+        self.of_late.observe_within(excess, LATELY);
+        if self.of_late.weight >= LATELY {
+            self.settled.get_or_insert(self.of_late.value);
+        }
+    }
+
+    /// Whether verifications take much longer or shorter, against the forecast, than when decoding was last measured.
+    fn has_shifted(&self) -> bool {
+        self.settled.is_some_and(|settled| !(0.6..1.7).contains(&(self.of_late.value / settled)))
+    }
 }
 
 /// A mean that fades.
@@ -114,7 +134,11 @@ struct Mean {
 
 impl Mean {
     fn observe(&mut self, value: f64) {
-        self.weight = (self.weight + 1.0).min(50.0);
+        self.observe_within(value, 50.0);
+    }
+
+    fn observe_within(&mut self, value: f64, memory: f64) {
+        self.weight = (self.weight + 1.0).min(memory);
         self.value += (value - self.value) / self.weight;
     }
 }
@@ -139,6 +163,9 @@ impl Costs {
         match measurement {
             Measurement::Decoded { load, interval, tokens } => {
                 self.rounds_since_decode = 0;
+                for verification in &mut self.verify {
+                    (verification.of_late, verification.settled) = (Mean::default(), None);
+                }
                 self.decode.observe(load, interval, tokens / 4.0);
             }
             Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds } => {
@@ -175,10 +202,11 @@ impl Costs {
         self.decode.weight_at(load) < KNOWN && !self.decode.surrounds(load, KNOWN)
     }
 
-    /// Whether decoding was measured so long ago that it may have changed.
+    /// Whether decoding was measured so long ago that it may have changed, or has changed by the look of verifications,
+    /// which take part in the same steps.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        self.rounds_since_decode > STALE_AFTER
+        self.rounds_since_decode > STALE_AFTER || self.verify.iter().any(Verification::has_shifted)
     }
 
     /// What is known of a drafter's proposals.
@@ -231,7 +259,7 @@ impl Costs {
             let own = cost.verify.of(new_tokens);
             verification.line.observe(new_tokens, (seconds - (foreseen - own)).max(0.0), prior);
         }
-        verification.excess.observe(load, seconds / foreseen, 1.0);
+        verification.observe_excess(load, seconds / foreseen);
     }
 
     /// A guess for the first rounds, from what a decoded token takes.
@@ -286,6 +314,24 @@ mod tests {
         assert!(costs.is_unmeasured(1.0));
         assert!(!measured().is_unmeasured(1.0) && !measured().is_unmeasured(12.0));
         assert!(measured().is_unmeasured(500.0), "far beyond what was measured");
+    }
+
+    #[test]
+    fn decoding_is_measured_again_when_verifications_take_another_time_than_before() {
+        let mut costs = measured();
+        let round = |seconds| Measurement::Verified {
+            strategy: Strategy::CachedSuffix,
+            company: Company { speculating: 8.0, decoding: 0.0 },
+            new_tokens: 8.0,
+            elsewhere: 0.004,
+            seconds,
+        };
+        (0..40).for_each(|_| costs.observe(round(0.3)));
+        assert!(!costs.is_stale(), "they always took that long");
+        (0..40).for_each(|_| costs.observe(round(0.01)));
+        assert!(costs.is_stale());
+        costs.observe(Measurement::Decoded { load: 8.0, interval: 0.006, tokens: 8.0 });
+        assert!(!costs.is_stale());
     }
 
     #[test]

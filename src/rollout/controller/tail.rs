@@ -5,8 +5,9 @@
 
 /// Row lengths to choose from.
 const LENGTHS: [usize; 6] = [1, 2, 4, 8, 16, 32];
-/// The mean probability beyond a row's end that is low enough: one draw from the tail in some hundred tokens.
-const RARE: f64 = 0.004;
+/// The mean probability beyond a row's end that is low enough: one draw from the tail in a thousand
+/// tokens.
+const RARE: f64 = 0.001;
 /// How many rows a mean remembers.
 const MEMORY: f64 = 500.0;
 
@@ -66,7 +67,7 @@ mod tests {
 
     #[test]
     fn a_sharp_target_needs_short_rows_and_a_flat_one_long_ones() {
-        let sharp = [0.99, 0.008, 0.001, 0.0005, 0.0001, 0.0001, 0.0001, 0.0001];
+        let sharp = [0.99, 0.0095, 0.0001, 0.0001, 0.0001, 0.0001, 0.0001, 0.0000];
         assert_eq!(seen(&sharp, 100).shortest_row(20), 2);
         assert_eq!(seen(&[0.05; 16], 100).shortest_row(20), 20);
         assert_eq!(seen(&sharp, 3).shortest_row(20), 20, "three rows say little");
