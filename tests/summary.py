@@ -16,6 +16,7 @@ from pathlib import Path
 KINDS = {
     "sidedraft": "unit",
     "sidedraft::property": "property",
+    "sidedraft::allocations": "allocations",
     "sidedraft::fake": "fake",
     "sidedraft::fake_selftest": "fake",
     "sidedraft::simulated": "simulated",

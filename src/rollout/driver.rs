@@ -17,7 +17,7 @@ use super::sequence::Sequence;
 use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
 use crate::draft::{DraftRequest, StopRule};
-use crate::speculation::{Proposal, Sampling, Scored, TokenId};
+use crate::speculation::{Judge, Proposal, Sampling, Scored, TokenId};
 use crate::upstream::UpstreamError;
 use crate::verify::{Drawn, Prefill, Terms};
 
@@ -49,6 +49,7 @@ pub(super) struct Running {
     pub(super) sequence: Sequence,
     pub(super) versions: Versions,
     pub(super) drafters: Drafters,
+    pub(super) judge: Judge,
     pub(super) rng: StdRng,
     pub(super) pace: Pace,
     /// Ids that end the rollout: nothing is worth drafting after them.
@@ -97,6 +98,8 @@ impl Running {
             sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
             versions: Versions::default(),
             drafters: Drafters::new(settings.drafters.as_ref(), settings.metrics.draft.clone()),
+            // Without known sampling parameters every observation is a sample, for which they do not matter.
+            judge: Judge::new(rollout.sampling.unwrap_or(Sampling::greedy()), Arc::clone(&settings.rule)),
             rng: StdRng::from_os_rng(),
             fresh: Vec::new(),
             prefill: None,

@@ -9,7 +9,7 @@ use super::controller::forecast::Company;
 use super::controller::{Judged, Measurement, Plan, Tails, new_tokens};
 use super::driver::Running;
 use super::types::RolloutError;
-use crate::speculation::{Draft, Next, Observation, Proposal, Sampling, TailVerdict, judge_tail, walk};
+use crate::speculation::{Draft, Observation, Proposal, Row, TailVerdict, Verdict};
 use crate::telemetry::Timer;
 use crate::upstream::UpstreamError;
 use crate::verify::{Drawn, Evidence, Round};
@@ -23,6 +23,8 @@ struct Outcome {
     accepted: usize,
     /// Whether the one after them was judged and not kept.
     rejected: bool,
+    /// What the rows of those told of how long a row must be.
+    tails: Tails,
 }
 
 impl Running {
@@ -71,8 +73,8 @@ impl Running {
             return Ok(());
         }
         let deciding = Instant::now();
-        let outcome = self.accept(proposal, &evidence, &version).await?;
-        self.decided_drafts(drafter, proposal, &evidence, &outcome, deciding.elapsed().as_secs_f64());
+        let outcome = self.accept(proposal, evidence, &version).await?;
+        self.decided_drafts(drafter, proposal, &outcome, deciding.elapsed().as_secs_f64());
         metrics.round(proposal.drafts.len(), outcome.accepted);
         Ok(())
     }
@@ -99,14 +101,7 @@ impl Running {
     }
 
     /// Takes in what became of the drafts, and what deciding took.
-    fn decided_drafts(
-        &mut self,
-        drafter: usize,
-        proposal: &Proposal,
-        evidence: &Evidence,
-        outcome: &Outcome,
-        seconds: f64,
-    ) {
+    fn decided_drafts(&mut self, drafter: usize, proposal: &Proposal, outcome: &Outcome, seconds: f64) {
         let judged = outcome.accepted + usize::from(outcome.rejected);
         let drafts = proposal.drafts.iter().take(judged).enumerate().map(|(position, draft)| Judged {
             position,
@@ -118,13 +113,7 @@ impl Running {
         let greedy = self.is_greedy();
         self.pace.monitor.report(Measurement::Extra { greedy, seconds });
         if self.sampling.is_some_and(|sampling| sampling.is_raw()) {
-            let mut tails = Tails::default();
-            for observation in evidence.observations.iter().take(judged) {
-                if let Observation::Row(row) = observation {
-                    tails.observe(row.top().iter().map(|entry| entry.logprob.exp()));
-                }
-            }
-            self.pace.monitor.report(Measurement::Tail(tails));
+            self.pace.monitor.report(Measurement::Tail(outcome.tails));
         }
     }
 
@@ -132,56 +121,53 @@ impl Running {
     async fn accept(
         &mut self,
         proposal: &Proposal,
-        evidence: &Evidence,
+        evidence: Evidence,
         version: &Arc<str>,
     ) -> Result<Outcome, RolloutError> {
         let shared = Arc::clone(&self.shared);
-        let settings = &shared.settings;
-        // Without known sampling parameters every observation is a sample, for which they do not matter.
-        let sampling = self.sampling.unwrap_or(Sampling::greedy());
-        let mut at = 0;
-        let up_to = |accepted| Outcome { accepted, rejected: false };
-        let rejected_at = |accepted| Outcome { accepted, rejected: true };
-        loop {
-            let walked = walk(proposal, &evidence.observations, at, &sampling, settings.rule.as_ref(), &mut self.rng);
-            for scored in walked.kept {
-                at += 1;
-                if self.commit(scored, version)? {
-                    return Ok(up_to(at));
-                }
+        let metrics = &shared.settings.metrics.speculation;
+        let is_raw = self.sampling.is_some_and(|sampling| sampling.is_raw());
+        let mut outcome = Outcome { accepted: 0, rejected: false, tails: Tails::default() };
+        for (draft, observation) in proposal.drafts.iter().zip(evidence.observations) {
+            if let (Observation::Row(row), true) = (&observation, is_raw) {
+                outcome.tails.observe(row.top().iter().map(|entry| entry.logprob.exp()));
             }
-            match walked.next {
-                Next::Bonus => {
-                    self.commit(evidence.bonus.clone(), version)?;
-                    return Ok(up_to(at));
+            let is_over = match self.judge.draft(draft, observation, &mut self.rng) {
+                Verdict::Keep(scored) => {
+                    outcome.accepted += 1;
+                    self.commit(scored, version)?
                 }
-                Next::Token(scored) => {
+                Verdict::Token(scored) => {
+                    outcome.rejected = true;
                     self.commit(scored, version)?;
-                    return Ok(rejected_at(at));
+                    true
                 }
-                Next::Outside => {
-                    let (draft, observation) = (&proposal.drafts[at], &evidence.observations[at]);
-                    let (scored, drawn_under) = self.draw_outside(draft, observation).await?;
+                Verdict::Outside(row) => {
+                    outcome.rejected = true;
+                    let (scored, drawn_under) = self.draw_outside(draft, row).await?;
                     if !self.is_stray(drawn_under, version) {
                         self.commit(scored, version)?;
                     }
-                    return Ok(rejected_at(at));
+                    true
                 }
-                Next::Sample => {
-                    settings.metrics.speculation.unknown_rows.inc();
+                Verdict::Sample => {
+                    metrics.unknown_rows.inc();
                     let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.context()).await?;
                     if self.is_stray(told, version) {
-                        return Ok(up_to(at));
+                        return Ok(outcome);
                     }
-                    let agrees = scored.token == proposal.drafts[at].token;
-                    let over = self.commit(scored, version)?;
-                    at += usize::from(agrees);
-                    if over || !agrees {
-                        return Ok(Outcome { accepted: at, rejected: !agrees });
-                    }
+                    let agrees = scored.token == draft.token;
+                    outcome.accepted += usize::from(agrees);
+                    outcome.rejected = !agrees;
+                    self.commit(scored, version)? || !agrees
                 }
+            };
+            if is_over {
+                return Ok(outcome);
             }
         }
+        self.commit(evidence.bonus, version)?;
+        Ok(outcome)
     }
 
     /// Whether a token was drawn under another version than the rows of its step.
@@ -194,12 +180,8 @@ impl Running {
     }
 
     /// The token of a position whose residual was found to lie in the tail of its row.
-    async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Drawn, RolloutError> {
+    async fn draw_outside(&mut self, draft: &Draft, mut row: Row) -> Result<Drawn, RolloutError> {
         let settings = &self.shared.settings;
-        let Observation::Row(row) = observation else {
-            return Ok(self.shared.sampler.sample(&self.terms, self.sequence.context()).await?);
-        };
-        let mut row = row.clone();
         let mut leaks = 0;
         while leaks < MOST_LEAKS {
             settings.metrics.speculation.tail_samples.inc();
@@ -207,7 +189,7 @@ impl Running {
             let (drawn, version) =
                 self.shared.sampler.sample_outside(&self.terms, self.sequence.context(), &banned).await?;
             leaks += usize::from(banned.contains(&drawn.token));
-            match judge_tail(draft, &mut row, &drawn, settings.rule.as_ref(), &mut self.rng) {
+            match self.judge.tail(draft, &mut row, &drawn, &mut self.rng) {
                 TailVerdict::Keep => return Ok((drawn, version)),
                 TailVerdict::Token(scored) => return Ok((scored, version)),
                 TailVerdict::Again => {}

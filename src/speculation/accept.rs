@@ -6,9 +6,12 @@
 //! The match rule, for a p that nobody knows: the server drew y there itself, and y is the token; the draft is kept
 //! if it is y.
 
-use rand::Rng;
+use std::sync::Arc;
 
-use super::{Draft, Known, Observation, Proposal, Sampling, Scored, TokenId, target};
+use rand::{Rng, RngCore};
+
+use super::target::raw;
+use super::{Draft, Known, Observation, Row, Sampling, Scored, TokenId, target};
 
 /// The three numbers that make speculative sampling lossless. A trait, so that a test can plant a wrong one and see
 /// the statistics notice.
@@ -40,7 +43,7 @@ impl AcceptanceRule for Lossless {
 }
 
 /// What a position comes to after its draft was rejected.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct Residual {
     /// The ids whose p is known, with their unnormalised weights.
     pub listed: Vec<(TokenId, f64)>,
@@ -51,9 +54,17 @@ pub struct Residual {
 impl Residual {
     /// The residual of `draft` under `known`.
     #[must_use]
-    pub fn new(draft: &Draft, known: &Known, rule: &dyn AcceptanceRule) -> Self {
-        let weight = |(id, p): &(TokenId, f64)| (*id, rule.residual(*p, draft.probability_of(*id)));
-        Self { listed: known.listed.iter().map(weight).collect(), tail: known.tail }
+    pub fn new(draft: &Draft, known: &Known<'_>, rule: &dyn AcceptanceRule) -> Self {
+        let mut residual = Self::default();
+        residual.set(draft, known, rule);
+        residual
+    }
+
+    /// Becomes the residual of `draft` under `known`, in the memory that it has.
+    fn set(&mut self, draft: &Draft, known: &Known<'_>, rule: &dyn AcceptanceRule) {
+        self.listed.clear();
+        self.listed.extend(known.listed().map(|(id, p)| (id, rule.residual(p, draft.probability_of(id)))));
+        self.tail = known.tail();
     }
 
     /// The token at the quantile `u` of [0, 1); `None` is the tail.
@@ -76,79 +87,17 @@ impl Residual {
     }
 }
 
-/// Where the walk over a proposal stopped.
+/// What becomes of a draft.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Next {
-    /// Every draft was kept: the bonus token follows.
-    Bonus,
-    /// The draft at this position was not kept; this is its token.
+pub enum Verdict {
+    /// It is kept, and is to be reported like this.
+    Keep(Scored),
+    /// It is not kept; this is the position's token.
     Token(Scored),
-    /// The draft was rejected, and the server has to draw from outside of the row's ids, at temperature 1.
-    Outside,
+    /// It is rejected, and the server has to draw from outside of this row's ids, at temperature 1.
+    Outside(Row),
     /// Nothing can be said without the server drawing a token at this position with the client's own parameters.
     Sample,
-}
-
-/// How far a proposal got.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Walk {
-    /// The drafts kept, as they are to be reported, from the walk's first position on.
-    pub kept: Vec<Scored>,
-    /// What comes at the next position.
-    pub next: Next,
-}
-
-/// Walks the positions of `proposal` from `start`, which `observations` (one for each draft) describe.
-pub fn walk(
-    proposal: &Proposal,
-    observations: &[Observation],
-    start: usize,
-    sampling: &Sampling,
-    rule: &dyn AcceptanceRule,
-    rng: &mut dyn rand::RngCore,
-) -> Walk {
-    let mut kept = Vec::with_capacity(proposal.drafts.len() - start);
-    for (draft, observation) in proposal.drafts.iter().zip(observations).skip(start) {
-        match judge(draft, observation, sampling, rule, rng) {
-            Judgement::Keep(scored) => kept.push(scored),
-            Judgement::Stop(next) => return Walk { kept, next },
-        }
-    }
-    Walk { kept, next: Next::Bonus }
-}
-
-enum Judgement {
-    Keep(Scored),
-    Stop(Next),
-}
-
-fn judge(
-    draft: &Draft,
-    observation: &Observation,
-    sampling: &Sampling,
-    rule: &dyn AcceptanceRule,
-    rng: &mut dyn rand::RngCore,
-) -> Judgement {
-    let row = match observation {
-        Observation::Sampled(scored) if scored.token == draft.token => return Judgement::Keep(scored.clone()),
-        Observation::Sampled(scored) => return Judgement::Stop(Next::Token(scored.clone())),
-        Observation::Row(row) => row,
-    };
-    let scored = |token| row.scored(token);
-    let Some(known) = target(row, sampling) else { return Judgement::Stop(Next::Sample) };
-    // The row of a draft tells the draft's own log-probability, so both are known here.
-    let (Some(p), Some(as_drafted)) = (known.probability_of(draft.token), scored(draft.token)) else {
-        return Judgement::Stop(Next::Sample);
-    };
-    let q = draft.probability_of(draft.token);
-    if rng.random::<f64>() < rule.acceptance(p, q) {
-        return Judgement::Keep(as_drafted);
-    }
-    let residual = Residual::new(draft, &known, rule);
-    match residual.at(rng.random(), draft.token).map(scored) {
-        Some(Some(scored)) => Judgement::Stop(Next::Token(scored)),
-        _ => Judgement::Stop(Next::Outside),
-    }
 }
 
 /// What to do with a token that the server drew from outside the known ids.
@@ -162,29 +111,62 @@ pub enum TailVerdict {
     Again,
 }
 
-/// Judges `drawn`, which the server drew from the tail of the distribution that `row` describes.
-///
-/// A token that is not kept is learnt: the next draw leaves it out, so that a drafter whose tail is almost the target's,
-/// which makes most draws come to nothing, costs no more draws than it lists ids. Each draw, with whatever is known by
-/// then, gives every token a chance in proportion to its residual, so this changes nothing in what comes out.
-///
-/// The tail is reached only at temperature 1 without truncation, where p is the exponential of the log-probability.
-pub fn judge_tail(
-    draft: &Draft,
-    row: &mut super::Row,
-    drawn: &Scored,
-    rule: &dyn AcceptanceRule,
-    rng: &mut dyn rand::RngCore,
-) -> TailVerdict {
-    let in_tail = row.logprob(drawn.token).is_none();
-    let acceptance = rule.tail_acceptance(drawn.logprob.exp(), draft.probability_of(drawn.token));
-    if in_tail && rng.random::<f64>() < acceptance {
-        return TailVerdict::Keep;
+/// Judges one position after another. What it allocates for one it keeps for the next.
+pub struct Judge {
+    sampling: Sampling,
+    rule: Arc<dyn AcceptanceRule>,
+    residual: Residual,
+}
+
+impl Judge {
+    /// A judge of drafts for a client that samples like this.
+    #[must_use]
+    pub fn new(sampling: Sampling, rule: Arc<dyn AcceptanceRule>) -> Self {
+        Self { sampling, rule, residual: Residual::default() }
     }
-    row.learn(drawn);
-    let residual = Residual::new(draft, &super::target::raw(row), rule);
-    match residual.at(rng.random(), draft.token) {
-        Some(token) => row.scored(token).map_or(TailVerdict::Again, TailVerdict::Token),
-        None => TailVerdict::Again,
+
+    /// Judges a draft by what was observed at its position.
+    pub fn draft(&mut self, draft: &Draft, observation: Observation, rng: &mut dyn RngCore) -> Verdict {
+        let row = match observation {
+            Observation::Sampled(scored) if scored.token == draft.token => return Verdict::Keep(scored),
+            Observation::Sampled(scored) => return Verdict::Token(scored),
+            Observation::Row(row) => row,
+        };
+        let Some(known) = target(&row, &self.sampling) else { return Verdict::Sample };
+        // The row of a draft tells the draft's own log-probability, so both are known here.
+        let (Some(p), Some(_)) = (known.probability_of(draft.token), row.logprob(draft.token)) else {
+            return Verdict::Sample;
+        };
+        let q = draft.probability_of(draft.token);
+        if rng.random::<f64>() < self.rule.acceptance(p, q) {
+            return row.into_scored(draft.token).map_or_else(Verdict::Outside, Verdict::Keep);
+        }
+        self.residual.set(draft, &known, self.rule.as_ref());
+        match self.residual.at(rng.random(), draft.token) {
+            Some(token) => row.into_scored(token).map_or_else(Verdict::Outside, Verdict::Token),
+            None => Verdict::Outside(row),
+        }
+    }
+
+    /// Judges `drawn`, which the server drew from the tail of the distribution that `row` describes.
+    ///
+    /// A token that is not kept is learnt: the next draw leaves it out, so that a drafter whose tail is almost the
+    /// target's, which makes most draws come to nothing, costs no more draws than it lists ids. Each draw, with whatever
+    /// is known by then, gives every token a chance in proportion to its residual, so this changes nothing in what comes
+    /// out.
+    ///
+    /// The tail is reached only at temperature 1 without truncation, where p is the exponential of the log-probability.
+    pub fn tail(&mut self, draft: &Draft, row: &mut Row, drawn: &Scored, rng: &mut dyn RngCore) -> TailVerdict {
+        let in_tail = row.logprob(drawn.token).is_none();
+        let acceptance = self.rule.tail_acceptance(drawn.logprob.exp(), draft.probability_of(drawn.token));
+        if in_tail && rng.random::<f64>() < acceptance {
+            return TailVerdict::Keep;
+        }
+        row.learn(drawn);
+        self.residual.set(draft, &raw(row), self.rule.as_ref());
+        match self.residual.at(rng.random(), draft.token) {
+            Some(token) => row.scored(token).map_or(TailVerdict::Again, TailVerdict::Token),
+            None => TailVerdict::Again,
+        }
     }
 }

@@ -6,7 +6,7 @@ pub mod proposal;
 pub mod row;
 pub mod target;
 
-pub use accept::{AcceptanceRule, Lossless, Next, Residual, TailVerdict, Walk, judge_tail, walk};
+pub use accept::{AcceptanceRule, Judge, Lossless, Residual, TailVerdict, Verdict};
 pub use forecast::{CONFIDENCE_BINS, StopRule, confidence_bin};
 pub use proposal::{Draft, DraftDistribution, Proposal, TokenId};
 pub use row::{Entry, Observation, Row, Scored};

@@ -56,10 +56,20 @@ impl Row {
     /// `token` as it is to be reported, if the row tells its log-probability.
     #[must_use]
     pub fn scored(&self, token: TokenId) -> Option<Scored> {
-        let logprob = self.logprob(token)?;
+        self.clone().into_scored(token).ok()
+    }
+
+    /// The same of a row that is needed for nothing else: its list becomes the token's.
+    ///
+    /// # Errors
+    /// The row itself, if it does not tell of `token`.
+    pub fn into_scored(self, token: TokenId) -> Result<Scored, Self> {
+        let Some(logprob) = self.logprob(token) else { return Err(self) };
         let listed = self.top().iter().position(|entry| entry.token == token).map(|at| at as u32 + 1);
         let rank = listed.or(self.rank.filter(|(id, _)| *id == token).map(|(_, rank)| rank));
-        Some(Scored { token, logprob, rank, top: self.top().to_vec() })
+        let mut top = self.entries;
+        top.truncate(self.top);
+        Ok(Scored { token, logprob, rank, top })
     }
 
     /// Every known token: most likely first, then what was learnt later.

@@ -97,22 +97,68 @@ impl Sampling {
     }
 }
 
-/// The target's distribution at a position.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Known {
-    /// Distinct ids with their probabilities.
-    pub listed: Vec<(TokenId, f64)>,
-    /// The probability of all other ids together. Not zero only for untruncated sampling at temperature 1, where
-    /// an id's probability is the exponential of its raw log-probability.
-    pub tail: f64,
+/// The target's distribution at a position: a view of its row, so that knowing it takes no memory.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Known<'a> {
+    /// Distinct ids, all that can be sampled unless there is a tail.
+    support: &'a [Entry],
+    scale: Scale,
+    /// What the weights of the support are divided by.
+    mass: f64,
+    tail: f64,
 }
 
-impl Known {
+/// From a raw log-probability to a weight.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Scale {
+    top: f64,
+    temperature: f64,
+    log_mass: f64,
+}
+
+impl Scale {
+    /// Raw probabilities.
+    const RAW: Self = Self { top: 0.0, temperature: 1.0, log_mass: 0.0 };
+
+    /// The weights of `support` at `temperature`, which sum to 1.
+    fn of(support: &[Entry], temperature: f64) -> Option<Self> {
+        let unnormalised = Self { top: support.first()?.logprob, temperature, log_mass: 0.0 };
+        Some(Self { log_mass: unnormalised.mass(support).ln(), ..unnormalised })
+    }
+
+    fn weight(&self, entry: &Entry) -> f64 {
+        ((entry.logprob - self.top) / self.temperature - self.log_mass).exp()
+    }
+
+    fn mass(&self, entries: &[Entry]) -> f64 {
+        entries.iter().map(|entry| self.weight(entry)).sum()
+    }
+}
+
+impl<'a> Known<'a> {
+    /// The distribution on `support` alone, by these weights.
+    fn normalised(support: &'a [Entry], scale: Scale) -> Self {
+        Self { support, scale, mass: scale.mass(support), tail: 0.0 }
+    }
+
+    /// The ids whose probability is known, with it.
+    pub fn listed(&self) -> impl Iterator<Item = (TokenId, f64)> + use<'a> {
+        let Self { support, scale, mass, .. } = *self;
+        support.iter().map(move |entry| (entry.token, scale.weight(entry) / mass))
+    }
+
+    /// The probability of all other ids together. Not zero only for untruncated sampling at temperature 1, where
+    /// an id's probability is the exponential of its raw log-probability.
+    #[must_use]
+    pub fn tail(&self) -> f64 {
+        self.tail
+    }
+
     /// p of `token`; `None` if it lies in the tail.
     #[must_use]
     pub fn probability_of(&self, token: TokenId) -> Option<f64> {
-        match self.listed.iter().find(|(id, _)| *id == token) {
-            Some((_, probability)) => Some(*probability),
+        match self.support.iter().find(|entry| entry.token == token) {
+            Some(entry) => Some(self.scale.weight(entry) / self.mass),
             None if self.tail == 0.0 => Some(0.0),
             None => None,
         }
@@ -121,42 +167,41 @@ impl Known {
 
 /// The distribution that the server samples from at the position of `row`, or `None` where the row leaves it open.
 #[must_use]
-pub fn target(row: &Row, sampling: &Sampling) -> Option<Known> {
+pub fn target<'a>(row: &'a Row, sampling: &Sampling) -> Option<Known<'a>> {
     if sampling.is_greedy() {
         return greedy(row);
     }
     let untruncated = sampling.top_k.is_none() && sampling.min_p == 0.0;
     if untruncated && sampling.temperature == 1.0 {
-        return if sampling.top_p >= 1.0 { Some(raw(row)) } else { nucleus(row.top(), false, sampling.top_p) };
+        return if sampling.top_p >= 1.0 {
+            Some(raw(row))
+        } else {
+            nucleus(row.top(), Scale::RAW, false, sampling.top_p)
+        };
     }
     if untruncated {
         // The normaliser at another temperature sums over the whole vocabulary.
         return None;
     }
     let support = support(row.top(), sampling)?;
-    let top = support.first()?.logprob;
-    let mass: f64 = support.iter().map(|entry| ((entry.logprob - top) / sampling.temperature).exp()).sum();
-    let scaled: Vec<Entry> = support
-        .iter()
-        .map(|entry| Entry { token: entry.token, logprob: (entry.logprob - top) / sampling.temperature - mass.ln() })
-        .collect();
+    let scale = Scale::of(support, sampling.temperature)?;
     if sampling.top_p >= 1.0 {
-        return Some(normalised(&scaled));
+        return Some(Known::normalised(support, scale));
     }
-    nucleus(&scaled, true, sampling.top_p)
+    nucleus(support, scale, true, sampling.top_p)
 }
 
 /// A unique maximum, or the lowest id of those that tie for it, as the server's argmax takes it.
-fn greedy(row: &Row) -> Option<Known> {
+fn greedy(row: &Row) -> Option<Known<'_>> {
     let (first, last) = (row.top().first()?, row.top().last()?);
+    let certain = Scale { top: first.logprob, ..Scale::RAW };
     // If all that we see tie, more may tie outside.
-    (last.logprob < first.logprob).then(|| Known { listed: vec![(first.token, 1.0)], tail: 0.0 })
+    (last.logprob < first.logprob).then(|| Known::normalised(&row.top()[..1], certain))
 }
 
 /// Untruncated sampling at temperature 1.
-pub(super) fn raw(row: &Row) -> Known {
-    let listed = row.entries().iter().map(|entry| (entry.token, entry.logprob.exp())).collect();
-    Known { listed, tail: row.tail() }
+pub(super) fn raw(row: &Row) -> Known<'_> {
+    Known { support: row.entries(), scale: Scale::RAW, mass: 1.0, tail: row.tail() }
 }
 
 /// The tokens that min-p and top-k leave, if the row shows them all.
@@ -188,7 +233,7 @@ fn support<'a>(top: &'a [Entry], sampling: &Sampling) -> Option<&'a [Entry]> {
 
 /// The smallest set of likeliest tokens whose mass reaches `top_p`, renormalised. Where `entries` are not the `complete`
 /// distribution, the first token that is left out must be among them.
-fn nucleus(entries: &[Entry], complete: bool, top_p: f64) -> Option<Known> {
+fn nucleus(entries: &[Entry], scale: Scale, complete: bool, top_p: f64) -> Option<Known<'_>> {
     let mut above = 0.0;
     let mut count = 0;
     for entry in entries {
@@ -198,7 +243,7 @@ fn nucleus(entries: &[Entry], complete: bool, top_p: f64) -> Option<Known> {
         if above > top_p {
             break;
         }
-        above += entry.logprob.exp();
+        above += scale.weight(entry);
         count += 1;
     }
     let cut = count < entries.len();
@@ -209,11 +254,5 @@ fn nucleus(entries: &[Entry], complete: bool, top_p: f64) -> Option<Known> {
     if cut && entries[count].logprob >= entries[count - 1].logprob {
         return None;
     }
-    Some(normalised(&entries[..count]))
-}
-
-fn normalised(entries: &[Entry]) -> Known {
-    let mass: f64 = entries.iter().map(|entry| entry.logprob.exp()).sum();
-    let listed = entries.iter().map(|entry| (entry.token, entry.logprob.exp() / mass)).collect();
-    Known { listed, tail: 0.0 }
+    Some(Known::normalised(&entries[..count], scale))
 }

@@ -1,11 +1,12 @@
-//! `walk` and `judge_tail` decide as the acceptance, the residual and the tail acceptance say, so that what is summed
-//! over those speaks for the code that runs.
+//! A judge decides as the acceptance, the residual and the tail acceptance say, so that what is summed over those speaks
+//! for the code that runs.
+
+use std::sync::Arc;
 
 use proptest::prelude::*;
 use rand::RngCore;
 use sidedraft::speculation::{
-    AcceptanceRule, Draft, Lossless, Next, Observation, Proposal, Residual, Row, Scored, TailVerdict, judge_tail,
-    target, walk,
+    AcceptanceRule, Draft, Judge, Lossless, Observation, Residual, Row, Scored, TailVerdict, Verdict, target,
 };
 
 use super::generate::{case, row};
@@ -41,15 +42,13 @@ fn is_clear(u: f64, border: f64) -> bool {
     (u - border).abs() > 1e-9
 }
 
-fn one(draft: &Draft) -> Proposal {
-    Proposal { drafts: vec![draft.clone()] }
+pub fn judge() -> Judge {
+    Judge::new(plain(), Arc::new(Lossless))
 }
 
-/// What `walk` makes of one draft.
-fn walked(draft: &Draft, row: &Row, uniforms: &[f64]) -> (Option<u32>, Next) {
-    let observations = [Observation::Row(row.clone())];
-    let walk = walk(&one(draft), &observations, 0, &plain(), &Lossless, &mut Script::new(uniforms));
-    (walk.kept.first().map(|kept| kept.token), walk.next)
+/// What a new judge makes of one draft.
+fn judged(draft: &Draft, row: &Row, uniforms: &[f64]) -> Verdict {
+    judge().draft(draft, Observation::Row(row.clone()), &mut Script::new(uniforms))
 }
 
 proptest! {
@@ -67,20 +66,19 @@ proptest! {
             if !is_clear(u, acceptance) {
                 continue;
             }
-            let (kept, next) = walked(&draft, &row, &[u, v]);
+            let verdict = judged(&draft, &row, &[u, v]);
             if u < acceptance {
-                prop_assert_eq!((kept, next), (Some(draft.token), Next::Bonus));
+                prop_assert_eq!(verdict, Verdict::Keep(row.scored(draft.token).unwrap()));
                 continue;
             }
-            prop_assert_eq!(kept, None);
             let expected = Residual::new(&draft, &known, &Lossless).at(quantised(v), draft.token);
-            match (expected, next) {
-                (Some(token), Next::Token(scored)) => {
+            match (expected, verdict) {
+                (Some(token), Verdict::Token(scored)) => {
                     prop_assert_eq!(scored.token, token);
                     prop_assert_eq!(scored.logprob, row.logprob(token).unwrap());
                     prop_assert_eq!(scored.top, row.top());
                 }
-                (None, Next::Outside) => {}
+                (None, Verdict::Outside(left)) => prop_assert_eq!(left, row),
                 other => prop_assert!(false, "{:?}", other),
             }
         }
@@ -99,7 +97,7 @@ proptest! {
                     continue;
                 }
                 let mut learnt = row.clone();
-                let verdict = judge_tail(&draft, &mut learnt, &drawn, &Lossless, &mut Script::new(&[u, v]));
+                let verdict = judge().tail(&draft, &mut learnt, &drawn, &mut Script::new(&[u, v]));
                 if u < acceptance {
                     prop_assert_eq!(verdict, TailVerdict::Keep);
                     continue;
@@ -116,25 +114,21 @@ proptest! {
         }
     }
 
+    /// What a judge keeps from one position for the next is memory, and decides nothing.
     #[test]
-    fn a_walk_goes_on_until_the_first_draft_that_is_not_kept(
-        (p, law, n) in case(), uniforms in proptest::collection::vec(0.0..1.0_f64, 5),
+    fn a_judge_decides_each_position_like_one_that_has_judged_nothing(
+        (p, law, n) in case(), uniforms in proptest::collection::vec((0.0..1.0_f64, 0.0..1.0_f64), 12),
     ) {
-        let drafts: Vec<Draft> = law.drafts().map(|(draft, _)| draft).take(5).collect();
-        let rows: Vec<Row> = drafts.iter().map(|draft| row(&p, n, draft.token)).collect();
-        let observations: Vec<Observation> = rows.iter().cloned().map(Observation::Row).collect();
-        let kept = drafts.iter().zip(&uniforms).take_while(|(draft, u)| {
-            let p = p[draft.token as usize];
-            **u < Lossless.acceptance(p, draft.probability_of(draft.token)) - 1e-9
-        });
-        let kept = kept.count();
-        let script: Vec<f64> = uniforms.iter().copied().chain([0.5]).collect();
-        let proposal = Proposal { drafts };
-        let walked = walk(&proposal, &observations, 0, &plain(), &Lossless, &mut Script::new(&script));
-        prop_assert_eq!(walked.kept.len(), kept);
-        prop_assert_eq!(walked.next == Next::Bonus, kept == proposal.drafts.len());
-        let later = walk(&proposal, &observations, kept, &plain(), &Lossless, &mut Script::new(&script[kept..]));
-        prop_assert!(later.kept.is_empty(), "a walk can begin anywhere");
+        let mut judge = judge();
+        for ((draft, _), (u, v)) in law.drafts().zip(uniforms) {
+            let row = row(&p, n, draft.token);
+            let verdict = judge.draft(&draft, Observation::Row(row.clone()), &mut Script::new(&[u, v]));
+            prop_assert_eq!(&verdict, &judged(&draft, &row, &[u, v]));
+            let acceptance = Lossless.acceptance(p[draft.token as usize], draft.probability_of(draft.token));
+            if is_clear(u, acceptance) {
+                prop_assert_eq!(matches!(verdict, Verdict::Keep(_)), u < acceptance);
+            }
+        }
     }
 }
 
@@ -149,8 +143,8 @@ fn a_drawn_token_that_was_banned_is_drawn_again() {
     let draft = Draft::certain(0);
     let mut row = row(&[0.5, 0.3, 0.2], 2, 0);
     let drawn = Scored { token: 1, logprob: 0.3_f64.ln(), rank: None, top: Vec::new() };
-    let verdict = judge_tail(&draft, &mut row, &drawn, &Lossless, &mut Script::new(&[0.1]));
+    let verdict = judge().tail(&draft, &mut row, &drawn, &mut Script::new(&[0.1]));
     assert!(matches!(verdict, TailVerdict::Token(scored) if scored.token == 1));
-    let verdict = judge_tail(&draft, &mut row, &drawn, &Lossless, &mut Script::new(&[0.9]));
+    let verdict = judge().tail(&draft, &mut row, &drawn, &mut Script::new(&[0.9]));
     assert_eq!(verdict, TailVerdict::Again);
 }

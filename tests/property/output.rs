@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use sidedraft::speculation::{AcceptanceRule, Draft, Lossless, Observation, Residual, Row, Sampling, Scored, target};
+use sidedraft::speculation::{AcceptanceRule, Draft, Observation, Residual, Row, Sampling, Scored, target};
 
 use super::generate::{DraftLaw, row};
 
@@ -74,17 +74,18 @@ fn after_rejection(
 
 /// What the match rule comes to: over drafts x ~ q and the server's own samples y ~ p.
 pub fn of_match_rule(p: &[f64], law: &DraftLaw) -> Vec<f64> {
-    use sidedraft::speculation::{Next, Proposal, walk};
+    use sidedraft::speculation::Verdict;
     let mut output = vec![0.0; p.len()];
     for (draft, q) in law.drafts() {
         for (token, chance) in (0u32..).zip(p) {
-            let proposal = Proposal { drafts: vec![draft.clone()] };
             let sampled = Observation::Sampled(Scored { token, logprob: chance.ln(), rank: None, top: Vec::new() });
             let mut unused = super::decisions::Script::new(&[]);
-            let walked = walk(&proposal, &[sampled], 0, &plain(), &Lossless, &mut unused);
-            let token = match (walked.kept.first(), walked.next) {
-                (Some(kept), Next::Bonus) => kept.token,
-                (None, Next::Token(scored)) => scored.token,
+            let token = match super::decisions::judge().draft(&draft, sampled, &mut unused) {
+                Verdict::Keep(kept) => {
+                    assert_eq!(kept.token, draft.token);
+                    kept.token
+                }
+                Verdict::Token(scored) => scored.token,
                 other => panic!("a sample decides: {other:?}"),
             };
             output[token as usize] += q * chance;

@@ -12,7 +12,8 @@ proptest! {
     #[test]
     fn a_quantile_falls_on_the_id_whose_share_of_the_weights_covers_it((p, law, n) in case(), u in 0.0..1.0_f64) {
         for (draft, _) in law.drafts() {
-            let known = target(&row(&p, n, draft.token), &plain()).unwrap();
+            let row = row(&p, n, draft.token);
+            let known = target(&row, &plain()).unwrap();
             let residual = Residual::new(&draft, &known, &Lossless);
             let tail = (residual.tail > 0.0).then_some((None, residual.tail));
             let pieces: Vec<(Option<u32>, f64)> =

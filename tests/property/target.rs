@@ -33,8 +33,11 @@ fn sampling(parameters: Parameters) -> Sampling {
 }
 
 /// Whether `known` says of each id what `expected` does, those in its tail taken together.
-fn agrees(known: &Known, row: &Row, expected: &[f64]) -> Result<(), String> {
+fn agrees(known: &Known<'_>, row: &Row, expected: &[f64]) -> Result<(), String> {
     let mut outside = 0.0;
+    if let Some((id, p)) = known.listed().find(|(id, p)| known.probability_of(*id) != Some(*p)) {
+        return Err(format!("{p} in the list for id {id}"));
+    }
     for (id, p) in (0u32..).zip(expected) {
         match known.probability_of(id) {
             Some(said) if (said - p).abs() < 1e-9 => {}
@@ -43,7 +46,11 @@ fn agrees(known: &Known, row: &Row, expected: &[f64]) -> Result<(), String> {
             None => outside += p,
         }
     }
-    if (outside - known.tail).abs() < 1e-9 { Ok(()) } else { Err(format!("a tail of {} for {outside}", known.tail)) }
+    if (outside - known.tail()).abs() < 1e-9 {
+        Ok(())
+    } else {
+        Err(format!("a tail of {} for {outside}", known.tail()))
+    }
 }
 
 /// Whether the row tells enough, with nothing near a border: a lower bound on what must be known.
