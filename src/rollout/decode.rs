@@ -9,7 +9,7 @@ use super::driver::Running;
 use super::types::RolloutError;
 use crate::telemetry::Timer;
 use crate::upstream::{About, UpstreamError};
-use crate::verify::{Prefill, sampled_as_scored};
+use crate::verify::{Prefill, StreamWishes, sampled_as_scored};
 
 /// Tokens between two of which the time is measured.
 const WINDOW: usize = 8;
@@ -33,7 +33,8 @@ impl Running {
         let metrics = self.shared.settings.metrics.speculation.clone();
         let _timer = metrics.decoding();
         let _present = self.pace.monitor.at_server();
-        let stream = self.shared.sampler.decode(&self.terms, self.sequence.context(), length, begins).await?;
+        let wishes = StreamWishes { usage: begins, interval: self.stream_interval() };
+        let stream = self.shared.sampler.decode(&self.terms, self.sequence.context(), length, wishes).await?;
         let mut stream = std::pin::pin!(stream);
         let mut wanted = std::pin::pin!(turn.is_wanted());
         let mut decoded = 0_usize;
@@ -111,6 +112,14 @@ impl Running {
             return Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into());
         }
         Ok(())
+    }
+
+    /// Tokens in an event of a stream that no client reads as it comes: each costs the server's frontend time, and the more
+    /// rollouts run, the less it matters that a decision waits for the next.
+    fn stream_interval(&self) -> Option<usize> {
+        let load = self.pace.monitor.load().rollouts();
+        let takes_it = self.shared.settings.capabilities.takes_stream_interval();
+        (takes_it && !self.is_watched).then_some(if load > 2.0 { 8 } else { 4 })
     }
 
     /// Keeps what the stream's events say of the request: with the first token, and again when the end tells more.
