@@ -36,7 +36,8 @@ pub struct Control {
 
 #[derive(Debug)]
 struct Shared {
-    /// Read for a turn, written for a control request.
+    /// Read for a turn, written for a control request. Readers take it once a step, which is a request to the server,
+    /// and do not wait for each other; only a control request, which is there to stop them, makes them wait.
     gate: Arc<RwLock<()>>,
     state: watch::Sender<State>,
     members: Mutex<Members>,

@@ -11,6 +11,7 @@ use prometheus::{
 };
 
 use super::control::ControlMetrics;
+use super::members::Members;
 use crate::draft::DraftError;
 
 const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
@@ -203,10 +204,15 @@ pub struct SpeculationMetrics {
     accepted_tokens: IntCounter,
     accepted_per_position: IntCounterVec,
     drafted_per_position: IntCounterVec,
+    /// Of both.
+    positions: Members<usize, (IntCounter, IntCounter)>,
     steps: IntCounterVec,
+    steps_by: Members<(&'static str, &'static str), IntCounter>,
     decode_duration: Histogram,
     verify_calls: IntCounterVec,
     verify_duration: HistogramVec,
+    /// Of both.
+    strategies: Members<&'static str, (IntCounter, Histogram)>,
     verify_refused: IntCounterVec,
     /// Rows of drafts that the prefix cache had swallowed.
     pub lost_rows: IntCounter,
@@ -221,6 +227,11 @@ pub struct SpeculationMetrics {
 }
 
 impl SpeculationMetrics {
+    /// Draft positions that are counted without a lock.
+    const POSITIONS: usize = 256;
+    /// The same of ways to go on with their reasons, and of strategies: more than there are.
+    const LABELS: usize = 64;
+
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             drafts: counter(registry, "vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts.")?,
@@ -242,6 +253,9 @@ impl SpeculationMetrics {
                 "Drafted tokens per draft position.",
                 &["position"],
             )?,
+            positions: Members::new(Self::POSITIONS),
+            steps_by: Members::new(Self::LABELS),
+            strategies: Members::new(Self::LABELS),
             steps: counters(
                 registry,
                 "sidedraft_steps_total",
@@ -306,17 +320,20 @@ impl SpeculationMetrics {
         self.draft_tokens.inc_by(drafted as u64);
         self.accepted_tokens.inc_by(accepted as u64);
         for position in 0..drafted {
-            let position_label = position.to_string();
-            self.drafted_per_position.with_label_values(&[&position_label]).inc();
-            if position < accepted {
-                self.accepted_per_position.with_label_values(&[&position_label]).inc();
-            }
+            let counters = self.positions.of(position, position, || {
+                let label = position.to_string();
+                let of = |family: &IntCounterVec| family.with_label_values(&[&label]);
+                (of(&self.drafted_per_position), of(&self.accepted_per_position))
+            });
+            let (drafted, kept) = &*counters;
+            drafted.inc();
+            kept.inc_by(u64::from(position < accepted));
         }
     }
 
     /// Counts a step of a rollout in `mode`, taken for `reason`.
-    pub fn step(&self, mode: &str, reason: &str) {
-        self.steps.with_label_values(&[mode, reason]).inc();
+    pub fn step(&self, mode: &'static str, reason: &'static str) {
+        self.steps_by.of(0, (mode, reason), || self.steps.with_label_values(&[mode, reason])).inc();
     }
 
     /// Times a decode stream until the result is dropped.
@@ -330,9 +347,13 @@ impl SpeculationMetrics {
     }
 
     /// Counts a verification by `strategy`.
-    pub fn verified(&self, strategy: &str, timer: Timer) {
-        self.verify_calls.with_label_values(&[strategy]).inc();
-        self.verify_duration.with_label_values(&[strategy]).observe(timer.seconds());
+    pub fn verified(&self, strategy: &'static str, timer: Timer) {
+        let metrics = self.strategies.of(0, strategy, || {
+            (self.verify_calls.with_label_values(&[strategy]), self.verify_duration.with_label_values(&[strategy]))
+        });
+        let (calls, duration) = &*metrics;
+        calls.inc();
+        duration.observe(timer.seconds());
     }
 }
 
@@ -340,13 +361,18 @@ impl SpeculationMetrics {
 #[derive(Debug, Clone)]
 pub struct DraftMetrics {
     duration: HistogramVec,
+    durations: Members<&'static str, Histogram>,
     failures: IntCounterVec,
     available: IntGaugeVec,
 }
 
 impl DraftMetrics {
+    /// Drafters that are timed without a lock.
+    const DRAFTERS: usize = 16;
+
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
+            durations: Members::new(Self::DRAFTERS),
             duration: seconds(
                 registry,
                 "sidedraft_draft_duration_seconds",
@@ -370,8 +396,8 @@ impl DraftMetrics {
     }
 
     /// Counts a proposal.
-    pub fn proposed(&self, drafter: &str, timer: Timer) {
-        self.duration.with_label_values(&[drafter]).observe(timer.seconds());
+    pub fn proposed(&self, drafter: &'static str, timer: Timer) {
+        self.durations.of(0, drafter, || self.duration.with_label_values(&[drafter])).observe(timer.seconds());
     }
 
     /// Counts a proposal that did not come about.

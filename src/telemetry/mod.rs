@@ -1,6 +1,7 @@
 //! Metrics and tracing set-up.
 
 mod control;
+mod members;
 mod metrics;
 mod page;
 mod tracing_setup;
