@@ -13,6 +13,8 @@ use crate::verify::{Prefill, StreamWishes, sampled_as_scored};
 
 /// Tokens between two of which the time is measured.
 const WINDOW: usize = 8;
+/// What a measurement is worth while the server reads prompts.
+const WHILE_STARTING: f64 = 0.2;
 /// A listener that takes longer than this to take a token holds up the measurement, too.
 const PROMPT_LISTENER: f64 = 0.002;
 
@@ -159,6 +161,8 @@ impl Running {
         // never more than most of it is taken off.
         let interval = (elapsed - (monitor.load().verification_work() - work)).max(0.3 * elapsed) / tokens as f64;
         let load = monitor.load().rollouts() + monitor.costs().others;
-        monitor.report(Measurement::Decoded { load, interval, tokens: tokens as f64 });
+        // Steps in which the server reads prompts are longer than those to come.
+        let weight = if monitor.load().is_starting() { WHILE_STARTING } else { 1.0 };
+        monitor.report(Measurement::Decoded { load, interval, tokens: weight * tokens as f64 });
     }
 }

@@ -192,6 +192,7 @@ impl Running {
 
     /// Adds a token that was scored under `version`; `true` once the rollout is over.
     pub(super) fn commit(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
+        self.pace.started();
         self.versions.stamp(self.sequence.committed(), version);
         let finished = self.sequence.commit(&scored)?.is_some();
         self.fresh.push(scored);
