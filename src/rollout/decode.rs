@@ -13,8 +13,6 @@ use crate::verify::{Prefill, StreamWishes, sampled_as_scored};
 
 /// Tokens between two of which the time is measured.
 const WINDOW: usize = 8;
-/// What a measurement is worth while the server reads prompts.
-const WHILE_STARTING: f64 = 0.2;
 /// A listener that takes longer than this to take a token holds up the measurement, too.
 const PROMPT_LISTENER: f64 = 0.002;
 
@@ -22,6 +20,8 @@ const PROMPT_LISTENER: f64 = 0.002;
 struct Window {
     begun: Instant,
     work: f64,
+    /// Rollouts that had their first token by then.
+    started: usize,
     tokens: usize,
 }
 
@@ -139,8 +139,9 @@ impl Running {
     fn measure(&mut self, window: &mut Option<Window>, tokens: usize) {
         match window {
             None => {
-                let work = self.pace.monitor.load().verification_work();
-                *window = Some(Window { begun: Instant::now(), work, tokens: 0 });
+                let load = self.pace.monitor.load();
+                let (work, started) = (load.verification_work(), load.started());
+                *window = Some(Window { begun: Instant::now(), work, started, tokens: 0 });
             }
             Some(Window { tokens: seen, .. }) => {
                 *seen += tokens;
@@ -154,15 +155,17 @@ impl Running {
 
     /// Reports what was measured.
     fn close_window(&mut self, window: &mut Option<Window>) {
-        let Some(Window { begun, work, tokens }) = window.take().filter(|window| window.tokens > 1) else { return };
+        let Some(Window { begun, work, started, tokens }) = window.take().filter(|window| window.tokens > 1) else {
+            return;
+        };
         let monitor = &self.pace.monitor;
         let elapsed = begun.elapsed().as_secs_f64();
         // What others' verifications took of it is part of speculating, not of decoding; it is only known by forecast, so
         // never more than most of it is taken off.
         let interval = (elapsed - (monitor.load().verification_work() - work)).max(0.3 * elapsed) / tokens as f64;
         let load = monitor.load().rollouts() + monitor.costs().others;
-        // Steps in which the server reads prompts are longer than those to come.
-        let weight = if monitor.load().is_starting() { WHILE_STARTING } else { 1.0 };
-        monitor.report(Measurement::Decoded { load, interval, tokens: weight * tokens as f64 });
+        if monitor.load().was_typical(started) {
+            monitor.report(Measurement::Decoded { load, interval, tokens: tokens as f64 });
+        }
     }
 }

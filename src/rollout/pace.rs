@@ -58,7 +58,9 @@ impl Pace {
 
     /// Notes that the first token has come.
     pub(super) fn started(&mut self) {
-        self.starting = None;
+        if self.starting.take().is_some() {
+            self.monitor.load().note_start();
+        }
     }
 
     /// How the rollout goes on now; absent at its start.

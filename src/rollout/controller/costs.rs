@@ -166,7 +166,8 @@ impl Costs {
                 for verification in &mut self.verify {
                     (verification.of_late, verification.settled) = (Mean::default(), None);
                 }
-                self.decode.observe(load, interval, tokens / 4.0);
+                // Prompts that are read, and others' verifications, make it longer, never shorter.
+                self.decode.observe_disturbed(load, interval, tokens / 4.0);
             }
             Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds } => {
                 self.rounds_since_decode = self.rounds_since_decode.saturating_add(1);
@@ -262,10 +263,12 @@ impl Costs {
         verification.observe_excess(load, seconds / foreseen);
     }
 
-    /// A guess for the first rounds, from what a decoded token takes.
+    /// A guess for the first rounds, from what a decoded token takes. A new token is about as much work as one more request
+    /// that decodes.
     fn verify_prior(&self) -> Cost {
         let step = self.decode.at(1.0).unwrap_or(0.01);
-        Cost { fixed: 0.25 * step, each: 0.03 * step }
+        let row = self.decode.slope();
+        Cost { fixed: 0.15 * step, each: if row > 0.0 { row.clamp(0.003 * step, 0.1 * step) } else { 0.01 * step } }
     }
 
     fn draft_prior(&self) -> Cost {
@@ -326,9 +329,9 @@ mod tests {
             elsewhere: 0.004,
             seconds,
         };
-        (0..40).for_each(|_| costs.observe(round(0.3)));
+        (0..40).for_each(|_| costs.observe(round(0.06)));
         assert!(!costs.is_stale(), "they always took that long");
-        (0..40).for_each(|_| costs.observe(round(0.01)));
+        (0..40).for_each(|_| costs.observe(round(0.02)));
         assert!(costs.is_stale());
         costs.observe(Measurement::Decoded { load: 8.0, interval: 0.006, tokens: 8.0 });
         assert!(!costs.is_stale());

@@ -8,6 +8,8 @@ const MEMORY: f64 = 64.0;
 const SETTLED: f64 = 8.0;
 /// In a settled bucket, a value above so many times the mean counts as that much.
 const OUTLIER: f64 = 3.0;
+/// How much a higher value counts where measurements are disturbed upwards.
+const UPWARDS: f64 = 0.25;
 
 /// Means by load.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -29,15 +31,26 @@ fn bucket(load: f64) -> usize {
 impl Curve {
     /// Takes in a value that was measured at `load`, as good as `weight` single ones.
     pub fn observe(&mut self, load: f64, value: f64, weight: f64) {
+        self.take_in(load, value, weight, 1.0);
+    }
+
+    /// The same where whatever disturbs a measurement makes it larger: higher values count for less than lower ones, so what
+    /// is remembered lies below the mean, near what an undisturbed measurement gives.
+    pub fn observe_disturbed(&mut self, load: f64, value: f64, weight: f64) {
+        self.take_in(load, value, weight, UPWARDS);
+    }
+
+    fn take_in(&mut self, load: f64, value: f64, weight: f64, upwards: f64) {
         let point = &mut self.points[bucket(load)];
         let value = if point.weight >= SETTLED { value.min(OUTLIER * point.value) } else { value };
         point.weight = (point.weight + weight).min(MEMORY);
         let share = (weight / point.weight).min(1.0);
-        point.value += share * (value - point.value);
+        let pace = if value > point.value && share < 1.0 { upwards } else { 1.0 };
+        point.value += pace * share * (value - point.value);
         point.load += share * (load - point.load);
     }
 
-    /// How much is known about this load itself, up to [`MEMORY`].
+    /// How much is known about this load itself; old measurements fade.
     #[must_use]
     pub fn weight_at(&self, load: f64) -> f64 {
         self.points[bucket(load)].weight
@@ -103,6 +116,15 @@ mod tests {
         assert!((curve.slope() - 0.5).abs() < 1e-9);
         assert_eq!(curve.at(1000.0), curve.at(64.0), "beyond what was measured, nothing is made up");
         assert_eq!(Curve::default().at(1.0), None);
+    }
+
+    #[test]
+    fn disturbed_measurements_are_remembered_by_the_lower_ones_and_a_lasting_change_is_followed() {
+        let mut curve = Curve::default();
+        (0..300).for_each(|index| curve.observe_disturbed(1.0, if index % 3 == 0 { 10.0 } else { 14.0 }, 1.0));
+        assert!(curve.at(1.0).unwrap() < 11.7);
+        (0..1000).for_each(|_| curve.observe_disturbed(1.0, 20.0, 1.0));
+        assert!((curve.at(1.0).unwrap() - 20.0).abs() < 0.5);
     }
 
     #[test]

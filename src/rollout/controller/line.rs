@@ -4,7 +4,10 @@
 const FADING: f64 = 0.98;
 /// The belief before any measurement, as two points at these places, worth so much each.
 const PRIOR_PLACES: [f64; 2] = [0.0, 24.0];
-const PRIOR_WEIGHT: f64 = 0.2;
+const PRIOR_WEIGHT: f64 = 0.5;
+/// A unit is never taken to cost less than this share of what is believed: a few noisy measurements could make it nothing,
+/// and then a crowd's verifications would seem to be free.
+const LEAST_SHARE: f64 = 0.25;
 /// A residual above so many times the prediction counts as that much: a stall says nothing of the cost.
 const OUTLIER: f64 = 3.0;
 
@@ -58,7 +61,7 @@ impl Line {
         PRIOR_PLACES.iter().for_each(|place| all.add(*place, prior.of(*place), PRIOR_WEIGHT));
         let Self { weight, units, cost, units_squared, units_cost } = all;
         let spread = weight * units_squared - units * units;
-        let each = ((weight * units_cost - units * cost) / spread).max(0.0);
+        let each = ((weight * units_cost - units * cost) / spread).max(LEAST_SHARE * prior.each);
         let fixed = (cost - each * units) / weight;
         if fixed >= 0.0 {
             return Cost { fixed, each };
@@ -107,6 +110,6 @@ mod tests {
         assert!(fit.fixed >= 0.0 && fit.each > 0.0);
         let mut line = Line::default();
         (0..40).for_each(|units| line.observe(f64::from(units), 50.0 - f64::from(units), PRIOR));
-        assert_eq!(line.fit(PRIOR).each, 0.0);
+        assert_eq!(line.fit(PRIOR).each, LEAST_SHARE * PRIOR.each);
     }
 }

@@ -20,6 +20,8 @@ const QUEUE: usize = 1024;
 const ALLOWANCE: f64 = 0.005;
 /// More than this is not saved up.
 const MOST_ALLOWANCE: f64 = 20.0;
+/// So many measurements that had to be left out, and four for each rollout, say that it is always so.
+const ALWAYS: usize = 50;
 const MICRO: f64 = 1e6;
 
 /// What rollouts know of each other and of the server. Cheap to clone.
@@ -39,6 +41,10 @@ pub struct Load {
     speculating: AtomicUsize,
     /// Rollouts that wait for their first token: the server reads their prompts.
     starting: AtomicUsize,
+    /// Rollouts whose first token has come, all told.
+    started: AtomicUsize,
+    /// Measurements left out since the last one during which no prompt was read.
+    left_out: AtomicUsize,
     at_server: AtomicUsize,
     /// Microseconds of the server's time that verifications took, all told.
     verification_work: AtomicU64,
@@ -79,10 +85,27 @@ impl Load {
         self.speculating.load(Ordering::Relaxed) as f64
     }
 
-    /// Whether the server reads prompts.
+    /// Rollouts whose first token has come since the start of the sidecar.
     #[must_use]
-    pub fn is_starting(&self) -> bool {
-        self.starting.load(Ordering::Relaxed) > 0
+    pub fn started(&self) -> usize {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// Notes that a rollout's first token has come.
+    pub fn note_start(&self) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Whether decoding that began after `started` rollouts had their first token was typical. While the server reads
+    /// prompts its steps are longer than they will be, and what is measured then is left out, unless it is always so.
+    pub fn was_typical(&self, started: usize) -> bool {
+        let reads_prompts = self.starting.load(Ordering::Relaxed) > 0 || self.started() != started;
+        if !reads_prompts {
+            self.left_out.store(0, Ordering::Relaxed);
+            return true;
+        }
+        let patience = ALWAYS + 4 * self.rollouts.load(Ordering::Relaxed);
+        self.left_out.fetch_add(1, Ordering::Relaxed) >= patience
     }
 
     /// Seconds of the server's time that verifications took since the start.
