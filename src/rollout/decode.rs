@@ -9,10 +9,12 @@ use super::driver::Running;
 use super::types::RolloutError;
 use crate::telemetry::Timer;
 use crate::upstream::{About, UpstreamError};
-use crate::verify::{Prefill, sampled_as_scored};
+use crate::verify::{Prefill, StreamWishes, sampled_as_scored};
 
 /// Tokens between two of which the time is measured.
 const WINDOW: usize = 8;
+/// What a measurement is worth while the server reads prompts.
+const WHILE_STARTING: f64 = 0.2;
 /// A listener that takes longer than this to take a token holds up the measurement, too.
 const PROMPT_LISTENER: f64 = 0.002;
 
@@ -33,7 +35,8 @@ impl Running {
         let metrics = self.shared.settings.metrics.speculation.clone();
         let _timer = metrics.decoding();
         let _present = self.pace.monitor.at_server();
-        let stream = self.shared.sampler.decode(&self.terms, self.sequence.context(), length, begins).await?;
+        let wishes = StreamWishes { usage: begins, interval: self.stream_interval() };
+        let stream = self.shared.sampler.decode(&self.terms, self.sequence.context(), length, wishes).await?;
         let mut stream = std::pin::pin!(stream);
         let mut wanted = std::pin::pin!(turn.is_wanted());
         let mut decoded = 0_usize;
@@ -113,6 +116,14 @@ impl Running {
         Ok(())
     }
 
+    /// Tokens in an event of a stream that no client reads as it comes: each costs the server's frontend time, and the more
+    /// rollouts run, the less it matters that a decision waits for the next.
+    fn stream_interval(&self) -> Option<usize> {
+        let load = self.pace.monitor.load().rollouts();
+        let takes_it = self.shared.settings.capabilities.takes_stream_interval();
+        (takes_it && !self.is_watched).then_some(if load > 2.0 { 8 } else { 4 })
+    }
+
     /// Keeps what the stream's events say of the request: with the first token, and again when the end tells more.
     fn learn_of(&mut self, about: About, is_first: bool) {
         let About { model, fingerprint, usage } = about;
@@ -150,6 +161,8 @@ impl Running {
         // never more than most of it is taken off.
         let interval = (elapsed - (monitor.load().verification_work() - work)).max(0.3 * elapsed) / tokens as f64;
         let load = monitor.load().rollouts() + monitor.costs().others;
-        monitor.report(Measurement::Decoded { load, interval, tokens: tokens as f64 });
+        // Steps in which the server reads prompts are longer than those to come.
+        let weight = if monitor.load().is_starting() { WHILE_STARTING } else { 1.0 };
+        monitor.report(Measurement::Decoded { load, interval, tokens: weight * tokens as f64 });
     }
 }

@@ -52,6 +52,8 @@ pub(super) struct Running {
     pub(super) judge: Judge,
     pub(super) rng: StdRng,
     pub(super) pace: Pace,
+    /// Whether the client reads the tokens as they come.
+    pub(super) is_watched: bool,
     /// Ids that end the rollout: nothing is worth drafting after them.
     ends: Vec<TokenId>,
     name: Arc<str>,
@@ -93,6 +95,7 @@ impl Running {
             pace: Pace::new(shared.monitor.clone(), &rollout.prompt),
             ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
             name: rollout.id,
+            is_watched: rollout.prefill.of_first,
             terms: rollout.terms,
             sampling: rollout.sampling,
             sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
@@ -189,6 +192,7 @@ impl Running {
 
     /// Adds a token that was scored under `version`; `true` once the rollout is over.
     pub(super) fn commit(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
+        self.pace.started();
         self.versions.stamp(self.sequence.committed(), version);
         let finished = self.sequence.commit(&scored)?.is_some();
         self.fresh.push(scored);

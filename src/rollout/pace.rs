@@ -23,6 +23,8 @@ pub(super) struct Pace {
     mode: Option<Mode>,
     speculating: Option<Present>,
     shadow: Option<Shadow>,
+    /// Until the first token.
+    starting: Option<Present>,
     _present: Present,
 }
 
@@ -43,6 +45,7 @@ impl Pace {
     pub(super) fn new(monitor: Monitor, prompt: &[TokenId]) -> Self {
         Self {
             group: monitor.groups.of(prompt),
+            starting: Some(monitor.starting()),
             _present: monitor.rollout(),
             monitor,
             hazards: Vec::new(),
@@ -51,6 +54,11 @@ impl Pace {
             speculating: None,
             shadow: None,
         }
+    }
+
+    /// Notes that the first token has come.
+    pub(super) fn started(&mut self) {
+        self.starting = None;
     }
 
     /// How the rollout goes on now; absent at its start.

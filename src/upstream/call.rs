@@ -32,6 +32,8 @@ pub struct Call<'a> {
     /// Whether to compute every position anew instead of only those that the prefix cache lacks; absent leaves it to
     /// the server, which computes all where prompt log-probabilities are asked for. Only the generate route can be told.
     pub skip_cache: Option<bool>,
+    /// Tokens in an event of a stream, where the server takes such a wish. The first and the last event never wait.
+    pub stream_interval: Option<usize>,
     /// Whether a stream ends with how many prompt tokens the prefix cache served.
     pub stream_usage: bool,
 }
@@ -51,6 +53,7 @@ impl<'a> Call<'a> {
             prompt_logprobs: None,
             detokenize: false,
             skip_cache: None,
+            stream_interval: None,
             stream_usage: false,
         }
     }

@@ -128,6 +128,17 @@ pub struct Capabilities {
     pub end_tokens: BTreeMap<u32, EndToken>,
 }
 
+impl Capabilities {
+    /// Whether a request may say how many tokens an event of its stream holds: from 0.32 on, in Python's frontend.
+    #[must_use]
+    pub fn takes_stream_interval(&self) -> bool {
+        let mut parts = self.version.iter().flat_map(|version| version.split('.')).map(str::parse);
+        let release: (Option<u32>, Option<u32>) =
+            (parts.next().and_then(Result::ok), parts.next().and_then(Result::ok));
+        !self.rust_frontend && matches!(release, (Some(major), Some(minor)) if (major, minor) >= (0, 32))
+    }
+}
+
 /// How the server reports an end-of-sequence token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndToken {

@@ -49,6 +49,8 @@ struct WireRequest<'a> {
     stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     stream_options: Option<StreamOptions>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_interval: Option<usize>,
 }
 
 fn is_one(n: &usize) -> bool {
@@ -77,6 +79,7 @@ impl Call<'_> {
             return_tokens_as_token_ids: true,
             stream,
             stream_options: StreamOptions::of(self, stream),
+            stream_interval: self.stream_interval,
         };
         let mut body = Pieces::object(&fields).map_err(|error| protocol(error.to_string()))?;
         body.text().extend_from_slice(br#","prompt":"#);

@@ -53,6 +53,8 @@ struct WireSampling<'a> {
     ignore_eos: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     skip_reading_prefix_cache: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_interval: Option<usize>,
     detokenize: bool,
 }
 
@@ -75,6 +77,7 @@ impl Call<'_> {
                 stop_token_ids: &constraints.stop_token_ids,
                 ignore_eos: constraints.ignore_eos,
                 skip_reading_prefix_cache: self.skip_cache,
+                stream_interval: self.stream_interval,
                 detokenize: self.detokenize,
             },
             cache_salt: self.origin.cache_salt.as_deref(),

@@ -17,7 +17,7 @@ use std::pin::Pin;
 pub use cached_suffix::CachedSuffix;
 pub use fan_out::FanOut;
 pub use prompt_logprobs::PromptLogprobs;
-pub use sampler::{Drawn, Prefill, PrefillWishes, Sampler, scored as sampled_as_scored};
+pub use sampler::{Drawn, Prefill, PrefillWishes, Sampler, StreamWishes, scored as sampled_as_scored};
 
 use crate::speculation::{Observation, Proposal, Scored, TokenId};
 use crate::upstream::{Capabilities, Constraints, IdsText, Origin, Prompt, Route, SamplingFields, UpstreamError};

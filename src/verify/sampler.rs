@@ -38,6 +38,15 @@ pub struct PrefillWishes {
     pub of_first: bool,
 }
 
+/// How a stream is to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StreamWishes {
+    /// Whether its last event tells of the prefix cache.
+    pub usage: bool,
+    /// Tokens in an event; one, or whatever the server gives, if absent.
+    pub interval: Option<usize>,
+}
+
 /// A token that the server sampled, and the policy version that it was sampled under, where the server tells.
 pub type Drawn = (Scored, Option<String>);
 
@@ -168,9 +177,10 @@ impl Sampler {
         terms: &Terms,
         context: Prompt<'_>,
         max_tokens: usize,
-        stream_usage: bool,
+        wishes: StreamWishes,
     ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
-        let call = Call { stream_usage, ..self.call(terms, context, max_tokens) };
+        let StreamWishes { usage: stream_usage, interval: stream_interval } = wishes;
+        let call = Call { stream_usage, stream_interval, ..self.call(terms, context, max_tokens) };
         self.upstream.decode(&call, terms.route).await
     }
 

@@ -37,6 +37,8 @@ pub struct Monitor {
 pub struct Load {
     rollouts: AtomicUsize,
     speculating: AtomicUsize,
+    /// Rollouts that wait for their first token: the server reads their prompts.
+    starting: AtomicUsize,
     at_server: AtomicUsize,
     /// Microseconds of the server's time that verifications took, all told.
     verification_work: AtomicU64,
@@ -75,6 +77,12 @@ impl Load {
     #[must_use]
     pub fn speculating(&self) -> f64 {
         self.speculating.load(Ordering::Relaxed) as f64
+    }
+
+    /// Whether the server reads prompts.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        self.starting.load(Ordering::Relaxed) > 0
     }
 
     /// Seconds of the server's time that verifications took since the start.
@@ -142,6 +150,12 @@ impl Monitor {
     #[must_use]
     pub fn speculating(&self) -> Present {
         Present::new(&self.load, |load| &load.speculating)
+    }
+
+    /// Counts a rollout that waits for its first token.
+    #[must_use]
+    pub fn starting(&self) -> Present {
+        Present::new(&self.load, |load| &load.starting)
     }
 
     /// Counts a request at the server.

@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn a_change_of_the_text_is_followed() {
         let mut tails = Tails::default();
-        tails.merge(&seen(&[0.999, 0.001], 1000));
+        tails.merge(&seen(&[0.9995, 0.0005], 1000));
         assert_eq!(tails.shortest_row(20), 1);
         (0..40).for_each(|_| tails.merge(&seen(&[0.5, 0.2], 20)));
         assert_eq!(tails.shortest_row(20), 20);
