@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper_rustls::HttpsConnector;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 
 use super::body::Pieced;
@@ -18,6 +18,12 @@ use super::origin::Origin;
 
 /// A body on its way through, of unknown length.
 pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+
+/// How long a connection may lie idle before it is closed. vLLM's server closes one that was idle for 5 seconds
+/// (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`), and a request that is sent in that moment is lost.
+const IDLE: Duration = Duration::from_secs(4);
+/// How long a silent connection may go unprobed: a host that has vanished says nothing.
+const PROBE: Duration = Duration::from_secs(30);
 
 /// How to reach the server.
 #[derive(Debug, Clone)]
@@ -103,11 +109,14 @@ impl Upstream {
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .tcp_nodelay(true)
+            .tcp_keepalive(PROBE)
+            .pool_idle_timeout(IDLE)
             .build()
             .map_err(|error| OptionsError::Client(root_cause(&error)))?;
         let mut tcp = HttpConnector::new();
         tcp.set_connect_timeout(Some(options.connect_timeout));
         tcp.set_nodelay(true);
+        tcp.set_keepalive(Some(PROBE));
         tcp.enforce_http(false);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_native_roots()
@@ -115,12 +124,16 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
+        let forwards = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(IDLE)
+            .build(connector);
         Ok(Self {
             base: options.url.trim_end_matches('/').to_owned(),
             own_headers,
             retries: options.retries,
             calls,
-            forwards: Client::builder(TokioExecutor::new()).build(connector),
+            forwards,
         })
     }
 

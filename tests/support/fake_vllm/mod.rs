@@ -74,6 +74,7 @@ mod wire;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -133,6 +134,7 @@ impl FakeVllm {
             activity: Arc::new(Activity::new()),
             faults: Arc::new(faults),
             received: Mutex::default(),
+            connections: AtomicUsize::new(0),
         });
         let address = listener.local_addr().unwrap();
         let server = tokio::spawn(server::serve(listener, Arc::clone(&shared)));
@@ -195,6 +197,12 @@ impl FakeVllm {
     /// Forgets the requests so far.
     pub fn forget_requests(&self) {
         self.shared.received.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// Connections that were opened to it so far: the number that the next one will have.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.connections.load(Ordering::SeqCst)
     }
 
     /// Replaces the weights by those labelled `version`, now, in the middle of whatever runs. The prefix cache stays.

@@ -1,6 +1,7 @@
 //! The HTTP side: connections, the record of what came in, faults, and the way to each route.
 
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -36,6 +37,8 @@ pub struct Received {
     pub headers: HeaderMap,
     /// Its body, byte for byte.
     pub body: Bytes,
+    /// The number of its connection, from 0.
+    pub connection: usize,
 }
 
 impl Received {
@@ -52,6 +55,8 @@ pub struct Shared {
     pub activity: Arc<Activity>,
     pub faults: Arc<Faults>,
     pub received: Mutex<Vec<Received>>,
+    /// Accepted so far.
+    pub connections: AtomicUsize,
 }
 
 /// Serves until it is dropped, and drops every connection with itself.
@@ -62,9 +67,10 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else { continue };
                 stream.set_nodelay(true).unwrap();
+                let connection = shared.connections.fetch_add(1, Ordering::SeqCst);
                 let shared = Arc::clone(&shared);
                 connections.spawn(async move {
-                    let service = service_fn(move |request| answer(Arc::clone(&shared), request));
+                    let service = service_fn(move |request| answer(Arc::clone(&shared), connection, request));
                     // An error here is a client that left, or a fault.
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
@@ -77,7 +83,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 }
 
 /// Answers one request; an error closes the connection without a reply.
-async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<Response<Body>> {
+async fn answer(shared: Arc<Shared>, connection: usize, request: Request<Incoming>) -> io::Result<Response<Body>> {
     let (head, body) = request.into_parts();
     let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
     let path = head.uri.path().to_owned();
@@ -87,6 +93,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> io::Result<R
         query: head.uri.query().map(str::to_owned),
         headers: head.headers,
         body,
+        connection,
     };
     if shared.engine.config.records {
         shared.received.lock().unwrap_or_else(PoisonError::into_inner).push(received.clone());
