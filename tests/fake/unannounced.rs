@@ -74,7 +74,7 @@ async fn a_decoding_stream_says_at_its_end_where_the_weights_changed() {
     stream.release();
     let choice = choice(rollout).await;
     assert_eq!(versions(&rig, &choice, &[FIRST_WEIGHTS, "a"]), [FIRST_WEIGHTS, "a"]);
-    assert_eq!(choice.spans[0].2, 4, "the third token of the stream was sampled before it was held");
+    assert_eq!(choice.spans[0].2, 10, "the third event of the stream, of four tokens, was sampled before it was held");
     assert_eq!((unannounced(&rig), stale(&rig)), (1, 0));
 }
 

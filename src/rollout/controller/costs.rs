@@ -256,7 +256,7 @@ impl Costs {
         let prior = self.verify_prior();
         let foreseen = cost.verification(new_tokens, elsewhere, company);
         let verification = &mut self.verify[place(strategy)];
-        if load < NEARLY_ALONE || verification.line.weight() < KNOWN {
+        if load < NEARLY_ALONE {
             let own = cost.verify.of(new_tokens);
             verification.line.observe(new_tokens, (seconds - (foreseen - own)).max(0.0), prior);
         }
@@ -268,7 +268,7 @@ impl Costs {
     fn verify_prior(&self) -> Cost {
         let step = self.decode.at(1.0).unwrap_or(0.01);
         let row = self.decode.slope();
-        Cost { fixed: 0.15 * step, each: if row > 0.0 { row.clamp(0.003 * step, 0.1 * step) } else { 0.01 * step } }
+        Cost { fixed: 0.15 * step, each: if row > 0.0 { row.clamp(0.003 * step, 0.1 * step) } else { 0.005 * step } }
     }
 
     fn draft_prior(&self) -> Cost {

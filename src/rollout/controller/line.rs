@@ -7,7 +7,7 @@ const PRIOR_PLACES: [f64; 2] = [0.0, 24.0];
 const PRIOR_WEIGHT: f64 = 0.5;
 /// A unit is never taken to cost less than this share of what is believed: a few noisy measurements could make it nothing,
 /// and then a crowd's verifications would seem to be free.
-const LEAST_SHARE: f64 = 0.25;
+const LEAST_SHARE: f64 = 0.8;
 /// A residual above so many times the prediction counts as that much: a stall says nothing of the cost.
 const OUTLIER: f64 = 3.0;
 
