@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use crate::model::Precision;
-use crate::rollout::controller::Policy;
+use crate::rollout::controller::{Policy, Speculate};
 use crate::telemetry::LogFormat;
 use crate::upstream::UpstreamOptions;
 use crate::verify::Strategy;
@@ -23,15 +23,27 @@ pub struct ServeSettings {
     #[allow(missing_docs)]
     pub target: TargetSettings,
 
-    /// Tokens to draft in a round
-    #[arg(long, env = "SIDEDRAFT_DRAFT_TOKENS", default_value_t = 4, value_parser = draft_tokens, value_name = "K")]
+    /// When to speculate: where measurements say that it is faster than decoding, wherever there is a draft, or never
+    #[arg(long, env = "SIDEDRAFT_SPECULATE", default_value = "auto", value_enum)]
+    pub speculate: SpeculateChoice,
+
+    /// Most tokens that the draft model drafts in a round; with --speculate always, how many exactly
+    #[arg(long, env = "SIDEDRAFT_DRAFT_TOKENS", default_value_t = 16, value_parser = draft_tokens, value_name = "K")]
     pub draft_tokens: usize,
+
+    /// Most tokens of a proposal that repeats a piece of the context; with --speculate always, --draft-tokens holds
+    #[arg(long, env = "SIDEDRAFT_LONGEST_MATCH", default_value_t = 64, value_parser = positive, value_name = "TOKENS")]
+    pub longest_match: usize,
+
+    /// Log a line for each switch between decoding and speculation, with the figures that decided it
+    #[arg(long, env = "SIDEDRAFT_EXPLAIN")]
+    pub explain: bool,
 
     /// How to verify drafts
     #[arg(long, env = "SIDEDRAFT_STRATEGY", default_value = "auto", value_enum)]
     pub strategy: StrategyChoice,
 
-    /// Tokens to decode plainly when no drafter has a proposal, before asking again
+    /// With --speculate always: tokens to decode plainly when no drafter has a proposal, before asking again
     #[arg(long, env = "SIDEDRAFT_DECODE_BURST", default_value_t = 16, value_parser = positive, value_name = "TOKENS")]
     pub decode_burst: usize,
 
@@ -92,7 +104,7 @@ pub struct TargetSettings {
     #[arg(long, env = "SIDEDRAFT_DRAFT_THREADS", default_value_t = 1, value_parser = positive, value_name = "COUNT")]
     pub draft_threads: usize,
 
-    /// Who drafts: the draft model if there is one and n-grams otherwise, or as said
+    /// Who drafts: n-grams and, if there is one, the draft model, whichever is expected to bring more; or as said
     #[arg(long, env = "SIDEDRAFT_DRAFTER", default_value = "auto", value_enum)]
     pub drafter: DrafterChoice,
 
@@ -118,7 +130,7 @@ pub struct TargetSettings {
 /// Who drafts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum DrafterChoice {
-    /// The draft model if there is one, n-grams otherwise.
+    /// N-grams and, if there is one, the draft model.
     Auto,
     /// The draft model.
     Neural,
@@ -126,6 +138,17 @@ pub enum DrafterChoice {
     Ngram,
     /// Nobody: everything is forwarded.
     Off,
+}
+
+/// When to speculate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SpeculateChoice {
+    /// Where it is expected to be faster than decoding.
+    Auto,
+    /// Wherever there is a draft, with a fixed length.
+    Always,
+    /// Never: rollouts are decoded.
+    Never,
 }
 
 /// How to verify.
@@ -198,8 +221,16 @@ impl ServeSettings {
             StrategyChoice::PromptLogprobs => Some(Strategy::PromptLogprobs),
             StrategyChoice::FanOut => Some(Strategy::FanOut),
         };
+        let speculate = match self.speculate {
+            SpeculateChoice::Auto => Speculate::Auto,
+            SpeculateChoice::Always => Speculate::Always,
+            SpeculateChoice::Never => Speculate::Never,
+        };
         Policy {
+            speculate,
             draft_tokens: self.draft_tokens,
+            longest_match: self.longest_match,
+            explain: self.explain,
             strategy,
             decode_burst: self.decode_burst,
             speculate_seeded: self.speculate_seeded,

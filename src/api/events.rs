@@ -72,6 +72,10 @@ impl Events {
     }
 
     fn chunk(&mut self, index: usize, delta: &Delta) -> Result<Option<Bytes>, RolloutError> {
+        // A rollout that began as a stream learns the rest at its end.
+        if let Some(prefill) = delta.prefill.as_ref().filter(|_| index == 0) {
+            self.prefill = prefill.clone();
+        }
         let progress = &mut self.progress[index];
         let chunk = self.dialect.chunk(&self.prefill, index, progress, delta)?;
         progress.ids.extend(delta.tokens.iter().map(|scored| scored.token));

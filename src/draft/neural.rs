@@ -1,5 +1,7 @@
 //! Drafts from the draft model: a [`Sequence`] of it behind the [`Drafter`] trait.
 
+use std::sync::Arc;
+
 use super::{DraftError, DraftRequest, Drafter, ProposalFuture};
 use crate::model::{DraftSampling, DraftedToken, ModelError, Sequence};
 use crate::speculation::{Draft, DraftDistribution, Proposal, TokenId};
@@ -9,6 +11,8 @@ use crate::speculation::{Draft, DraftDistribution, Proposal, TokenId};
 pub struct NeuralDrafter {
     sequence: Sequence,
     usable_vocabulary: usize,
+    /// As the last request had them; they seldom change.
+    ends: Arc<[TokenId]>,
 }
 
 impl NeuralDrafter {
@@ -16,13 +20,11 @@ impl NeuralDrafter {
     /// they are cut before the softmax, so q stays what is sampled.
     #[must_use]
     pub fn new(sequence: Sequence, usable_vocabulary: usize) -> Self {
-        Self { sequence, usable_vocabulary }
+        Self { sequence, usable_vocabulary, ends: Arc::default() }
     }
 
     async fn draft(&mut self, request: DraftRequest<'_>) -> Result<Proposal, DraftError> {
-        let sampling = DraftSampling::new(request.length, request.temperature);
-        let top_m = request.top_k.map_or(sampling.top_m, |top_k| sampling.top_m.min(top_k.max(1)));
-        let sampling = DraftSampling { top_m, usable_vocabulary: self.usable_vocabulary, ..sampling };
+        let sampling = self.sampling(&request);
         match self.sequence.draft(request.context, sampling).await {
             Ok(drafted) => Ok(Proposal { drafts: drafted.into_iter().map(Draft::from).collect() }),
             // Nothing is wrong with the model: it has no idea about such a context.
@@ -31,12 +33,26 @@ impl NeuralDrafter {
             Err(error) => Err(DraftError::Failed(error.to_string())),
         }
     }
+
+    fn sampling(&mut self, request: &DraftRequest<'_>) -> DraftSampling {
+        if *self.ends != *request.ends {
+            self.ends = request.ends.into();
+        }
+        let default = DraftSampling::new(request.length, request.temperature);
+        DraftSampling {
+            top_m: request.top_k.map_or(default.top_m, |top_k| default.top_m.min(top_k.max(1))),
+            usable_vocabulary: self.usable_vocabulary,
+            stop: request.stop,
+            ends: Arc::clone(&self.ends),
+            ..default
+        }
+    }
 }
 
 impl From<DraftedToken> for Draft {
     fn from(drafted: DraftedToken) -> Self {
         let q = drafted.distribution.map_or(DraftDistribution::PointMass, DraftDistribution::Listed);
-        Self { token: drafted.token, q }
+        Self::new(drafted.token, q).with_confidence(drafted.confidence)
     }
 }
 
@@ -52,6 +68,11 @@ impl Drafter for NeuralDrafter {
     fn prepare(&mut self, context: &[TokenId]) {
         self.sequence.prepare(context);
     }
+
+    fn draft_ahead(&mut self, request: DraftRequest<'_>) {
+        let sampling = self.sampling(&request);
+        self.sequence.draft_ahead(request.context, sampling);
+    }
 }
 
 #[cfg(test)]
@@ -60,7 +81,7 @@ mod tests {
     use crate::model::fixture::{MAX_POSITIONS, TinyLlama, options};
 
     fn request(context: &[TokenId], temperature: f64) -> DraftRequest<'_> {
-        DraftRequest { context, length: 5, temperature, top_k: None }
+        DraftRequest { temperature, ..DraftRequest::new(context, 5) }
     }
 
     #[tokio::test]

@@ -7,11 +7,12 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 use super::error::ModelError;
+use super::job::{Job, Reply};
 use super::llama::Llama;
 use super::options::ModelOptions;
 use super::parallel::Threads;
 use super::sample::{DraftSampling, DraftedToken};
-use super::slot::{Job, Reply, common_prefix};
+use super::slot::common_prefix;
 use super::weights::ModelSource;
 use super::worker::{Command, Shared, Worker};
 use crate::speculation::TokenId;
@@ -69,6 +70,18 @@ impl DraftModel {
         self.shared.active.load(Ordering::Acquire)
     }
 
+    /// Token rows that went through the model since it started.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.shared.rows.load(Ordering::Relaxed)
+    }
+
+    /// Tokens drafted ahead that later drafts began with, since the model started.
+    #[must_use]
+    pub fn used_ahead(&self) -> u64 {
+        self.shared.used_ahead.load(Ordering::Relaxed)
+    }
+
     /// A new, empty sequence. Free until its first call.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
@@ -112,9 +125,12 @@ impl LoadedModel {
 }
 
 impl Sequence {
-    /// Drafts up to `sampling.length` tokens after `context`: fewer only where the model's positions end.
+    /// Drafts up to `sampling.length` tokens after `context`: fewer where the model's positions end or `sampling` says
+    /// so.
     ///
-    /// What the context has in common with the last one, drafts included, is not computed again.
+    /// What the context has in common with the last one, drafts included, is not computed again. Where the context is
+    /// the last one of [`Sequence::draft_ahead`] and then tokens drafted from there, the draft begins with the rest of
+    /// those, if they are drawn from the same distributions.
     ///
     /// # Errors
     /// [`ModelError::EmptyContext`], [`ModelError::ContextTooLong`], [`ModelError::UnknownToken`],
@@ -124,13 +140,10 @@ impl Sequence {
         context: &[TokenId],
         sampling: DraftSampling,
     ) -> Result<Vec<DraftedToken>, ModelError> {
-        self.model.check_length(context)?;
-        // The last draft is never fed back, so it needs no position.
-        let length = sampling.length.min(self.model.max_positions - context.len() + 1);
-        if length == 0 {
+        let sampling = self.model.fit(context, sampling)?;
+        if sampling.length == 0 {
             return Ok(Vec::new());
         }
-        let sampling = DraftSampling { length, ..sampling };
         self.ask(context, |reply| Job::Draft { sampling, reply }).await
     }
 
@@ -146,13 +159,30 @@ impl Sequence {
     /// Has `context` run through the model when it has time, so that a later draft need not. Never waits: a context
     /// that does not fit, or a full queue, makes it do nothing.
     pub fn prepare(&mut self, context: &[TokenId]) {
+        if self.model.check_length(context).is_ok() {
+            self.suggest(context, Job::Prepare);
+        }
+    }
+
+    /// Has tokens drafted after `context` for a later [`Sequence::draft`] to begin with, when nobody waits for anything
+    /// else. Never waits itself, as [`Sequence::prepare`] does not; the sequence's next call, whatever it is, ends it.
+    ///
+    /// The first token counts for `sampling.length` but not for the forecast of `sampling.stop`.
+    pub fn draft_ahead(&mut self, context: &[TokenId], sampling: DraftSampling) {
+        if let Ok(sampling) = self.model.fit(context, sampling)
+            && sampling.length > 0
+        {
+            self.suggest(context, Job::Ahead { sampling });
+        }
+    }
+
+    /// Gives the thread a job that nobody waits for.
+    fn suggest(&mut self, context: &[TokenId], job: Job) {
         let Self { number, model, alive, known } = self;
         let Some(alive) = alive else { return };
-        if let (Ok(()), Ok(permit)) = (model.check_length(context), model.commands.try_reserve())
-            && let Ok((keep, append)) = model.news(known, context)
-        {
+        if let (Ok(permit), Ok((keep, append))) = (model.commands.try_reserve(), model.news(known, context)) {
             let (sequence, alive) = (*number, Arc::downgrade(alive));
-            permit.send(Command::Work { sequence, alive, keep, append, job: Job::Prepare });
+            permit.send(Command::Work { sequence, alive, keep, append, job });
             learn(known, keep, context);
         }
     }
@@ -186,9 +216,17 @@ impl DraftModel {
         }
     }
 
+    /// What of `sampling` there are positions for after `context`.
+    fn fit(&self, context: &[TokenId], sampling: DraftSampling) -> Result<DraftSampling, ModelError> {
+        self.check_length(context)?;
+        // The last draft is never fed back, so it needs no position.
+        let length = sampling.length.min(self.max_positions - context.len() + 1);
+        Ok(DraftSampling { length, ..sampling })
+    }
+
     /// How much of `known` the context keeps, and what it adds.
     fn news(&self, known: &[TokenId], context: &[TokenId]) -> Result<(usize, Vec<TokenId>), ModelError> {
-        let keep = common_prefix(known, context);
+        let keep = common_prefix(known, context.iter().copied());
         let append = context[keep..].to_vec();
         match append.iter().find(|token| **token as usize >= self.vocabulary) {
             Some(&token) => Err(ModelError::UnknownToken { token, vocabulary: self.vocabulary }),
@@ -202,6 +240,14 @@ impl DraftModel {
         let (release, until) = std::sync::mpsc::channel();
         assert!(self.commands.try_send(Command::Hold(until)).is_ok());
         release
+    }
+
+    /// Returns when the thread has done all that it was asked before.
+    #[cfg(test)]
+    pub(crate) async fn settle(&self) {
+        let (done, settled) = oneshot::channel();
+        assert!(self.commands.try_send(Command::Settle(done)).is_ok());
+        assert!(settled.await.is_err());
     }
 
     #[cfg(test)]

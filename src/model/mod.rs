@@ -15,6 +15,7 @@ mod error;
 pub(crate) mod fixture;
 mod forward;
 mod handle;
+mod job;
 mod kernels;
 mod llama;
 mod matrix;

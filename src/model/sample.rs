@@ -1,19 +1,28 @@
-//! From a row of logits to a drafted token and the distribution it was drawn from.
+//! From a row of logits to a drafted token, the distribution it was drawn from, and how sure the model was.
+
+use std::sync::Arc;
 
 use rand::Rng;
 
 use super::error::ModelError;
-use crate::speculation::TokenId;
+use crate::speculation::{StopRule, TokenId};
 
 /// Ids that a draft is drawn from unless told otherwise. More would cost little here, but every listed id must
 /// be matched against the target's row.
 const DEFAULT_TOP_M: usize = 32;
 
+/// Ids over which confidence is computed: the rest of the vocabulary has little, and adding it up costs more.
+const CONFIDENT_AMONG: usize = 32;
+
 /// How to draft.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct DraftSampling {
-    /// Tokens wanted. Fewer come only where the model's positions end.
+    /// Tokens wanted. Fewer come only where the model's positions end, or where one of the next two says so.
     pub length: usize,
+    /// When to stop before that.
+    pub stop: StopRule,
+    /// Ids after which to stop.
+    pub ends: Arc<[TokenId]>,
     /// 0 (or anything that is not above it): the most likely token, as a point mass, the lowest id on a tie.
     pub temperature: f64,
     /// With a temperature: q is the softmax restricted to this many most likely ids; at least 1.
@@ -26,7 +35,20 @@ impl DraftSampling {
     /// `length` tokens at `temperature`, from the most likely 32 ids of the whole vocabulary.
     #[must_use]
     pub fn new(length: usize, temperature: f64) -> Self {
-        Self { length, temperature, top_m: DEFAULT_TOP_M, usable_vocabulary: usize::MAX }
+        Self {
+            length,
+            stop: StopRule::never(),
+            ends: Arc::default(),
+            temperature,
+            top_m: DEFAULT_TOP_M,
+            usable_vocabulary: usize::MAX,
+        }
+    }
+
+    /// Whether both draw each token from the same distribution, however far they go.
+    pub(super) fn draws_like(&self, other: &Self) -> bool {
+        (self.temperature, self.top_m, self.usable_vocabulary)
+            == (other.temperature, other.top_m, other.usable_vocabulary)
     }
 }
 
@@ -38,6 +60,9 @@ pub struct DraftedToken {
     /// The ids that it was drawn from, most likely first, with probabilities above 0 that sum to 1 within 1e-12;
     /// `None` for a point mass (greedy).
     pub distribution: Option<Vec<(TokenId, f64)>>,
+    /// The likeliest id's probability at temperature 1, among the 32 likeliest: a little too high where the rest
+    /// matters, so it serves to forecast acceptance and for nothing else.
+    pub confidence: f32,
 }
 
 /// Draws the token after a position with these logits.
@@ -48,19 +73,23 @@ pub(super) fn draw(logits: &[f32], sampling: &DraftSampling, rng: &mut impl Rng)
     let logits = &logits[..logits.len().min(sampling.usable_vocabulary)];
     // Written so that a NaN temperature is greedy too.
     let samples = sampling.temperature > 0.0;
-    let top = top(logits, if samples { sampling.top_m.max(1) } else { 1 });
+    let top_m = if samples { sampling.top_m.max(1) } else { 1 };
+    let top = top(logits, top_m.max(CONFIDENT_AMONG));
     let Some(&(best, best_logit)) = top.first() else {
         return Err(ModelError::NoFiniteLogit);
     };
+    let among: f32 = top.iter().take(CONFIDENT_AMONG).map(|(_, logit)| (logit - best_logit).exp()).sum();
+    let confidence = 1.0 / among;
     if !samples {
-        return Ok(DraftedToken { token: best, distribution: None });
+        return Ok(DraftedToken { token: best, distribution: None, confidence });
     }
+    let top = &top[..top.len().min(top_m)];
     let weight = |logit: f32| ((f64::from(logit) - f64::from(best_logit)) / sampling.temperature).exp();
     let total: f64 = top.iter().map(|(_, logit)| weight(*logit)).sum();
     let distribution: Vec<(TokenId, f64)> =
         top.iter().map(|(id, logit)| (*id, weight(*logit) / total)).filter(|(_, q)| *q > 0.0).collect();
     let token = invert(&distribution, rng.random()).unwrap_or(best);
-    Ok(DraftedToken { token, distribution: Some(distribution) })
+    Ok(DraftedToken { token, distribution: Some(distribution), confidence })
 }
 
 /// The id where the cumulative probability passes `u`, which is in [0, 1). Rounding may leave the sum just below
@@ -76,17 +105,26 @@ fn invert(distribution: &[(TokenId, f64)], u: f64) -> Option<TokenId> {
     distribution.last().map(|(id, _)| *id)
 }
 
+/// Logits that [`top`] looks at together.
+const CHUNK: usize = 64;
+
 /// The `count` largest finite logits, largest first; among equals the lowest id.
 fn top(logits: &[f32], count: usize) -> Vec<(TokenId, f32)> {
     let mut best: Vec<(TokenId, f32)> = Vec::with_capacity(count.min(logits.len()) + 1);
     let mut threshold = f32::NEG_INFINITY;
-    for (id, &logit) in (0..).zip(logits) {
-        if logit > threshold && logit < f32::INFINITY {
-            let place = best.partition_point(|(_, other)| *other >= logit);
-            best.insert(place, (id, logit));
-            best.truncate(count);
-            if let (true, Some((_, last))) = (best.len() == count, best.last()) {
-                threshold = *last;
+    for (chunk, logits) in logits.chunks(CHUNK).enumerate() {
+        // Nearly every chunk has nothing, which is seen without a branch for each logit. NaN is above nothing.
+        if !logits.iter().fold(false, |any, logit| any | (*logit > threshold)) {
+            continue;
+        }
+        for (id, &logit) in (chunk * CHUNK..).zip(logits) {
+            if logit > threshold && logit < f32::INFINITY {
+                let place = best.partition_point(|(_, other)| *other >= logit);
+                best.insert(place, (id as TokenId, logit));
+                best.truncate(count);
+                if let (true, Some((_, last))) = (best.len() == count, best.last()) {
+                    threshold = *last;
+                }
             }
         }
     }
@@ -105,7 +143,21 @@ mod tests {
     fn greedy_takes_the_lowest_of_equal_ids_as_a_point_mass() {
         let mut rng = StdRng::seed_from_u64(0);
         let drafted = draw(&[0.5, 2.0, f32::NAN, 2.0], &DraftSampling::new(1, 0.0), &mut rng).unwrap();
-        assert_eq!(drafted, DraftedToken { token: 1, distribution: None });
+        assert_eq!((drafted.token, drafted.distribution), (1, None));
+    }
+
+    #[test]
+    fn confidence_is_the_likeliest_probability_at_temperature_1_whatever_is_drawn_from() {
+        let mut rng = StdRng::seed_from_u64(0);
+        let logits = [0.3f32, 1.9, -2.0, 0.8, f32::NAN];
+        let total: f32 = logits[..4].iter().map(|logit| logit.exp()).sum();
+        for (temperature, top_m) in [(0.0, 32), (0.3, 32), (2.0, 1)] {
+            let sampling = DraftSampling { top_m, ..DraftSampling::new(1, temperature) };
+            let drafted = draw(&logits, &sampling, &mut rng).unwrap();
+            assert!((drafted.confidence - logits[1].exp() / total).abs() < 1e-6);
+        }
+        let alike = draw(&[1.0; 100], &DraftSampling::new(1, 0.0), &mut rng).unwrap();
+        assert!((alike.confidence - 1.0 / 32.0).abs() < 1e-6);
     }
 
     #[test]
@@ -151,6 +203,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_top_is_that_of_a_sort(logits in prop::collection::vec(-4i8..4, 0..300), count in 1usize..40) {
+            let logits: Vec<f32> = logits.into_iter().map(f32::from).collect();
+            let mut sorted: Vec<_> = (0..).zip(logits.iter().copied()).collect();
+            sorted.sort_by(|a: &(TokenId, f32), b| b.1.total_cmp(&a.1));
+            sorted.truncate(count);
+            prop_assert_eq!(top(&logits, count), sorted);
+        }
+
         #[test]
         fn q_is_the_renormalised_softmax_of_the_top(
             logits in prop::collection::vec(-30.0f32..30.0, 1..200),

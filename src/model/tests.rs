@@ -1,5 +1,7 @@
 //! What holds of the room as a whole, on a tiny random model.
 
+mod ahead;
+
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
@@ -186,15 +188,15 @@ async fn contexts_that_cannot_be_continued_are_errors() {
     assert_eq!(model.max_positions(), 20);
     assert_eq!(tiny().max_positions(), MAX_POSITIONS);
     let mut sequence = model.sequence();
-    let sampling = DraftSampling::new(4, 0.0);
-    assert!(matches!(sequence.draft(&[], sampling).await, Err(ModelError::EmptyContext)));
-    let error = sequence.draft(&context(21), sampling).await.unwrap_err();
+    let sampling = || DraftSampling::new(4, 0.0);
+    assert!(matches!(sequence.draft(&[], sampling()).await, Err(ModelError::EmptyContext)));
+    let error = sequence.draft(&context(21), sampling()).await.unwrap_err();
     assert!(matches!(error, ModelError::ContextTooLong { length: 21, limit: 20 }));
-    let error = sequence.draft(&[3, 96], sampling).await.unwrap_err();
+    let error = sequence.draft(&[3, 96], sampling()).await.unwrap_err();
     assert!(matches!(error, ModelError::UnknownToken { token: 96, vocabulary: 96 }));
     // Where the positions end, the draft does: the last token drafted needs none.
-    assert_eq!(sequence.draft(&context(18), sampling).await.unwrap().len(), 3);
-    assert_eq!(sequence.draft(&context(20), sampling).await.unwrap().len(), 1);
+    assert_eq!(sequence.draft(&context(18), sampling()).await.unwrap().len(), 3);
+    assert_eq!(sequence.draft(&context(20), sampling()).await.unwrap().len(), 1);
     assert_eq!(sequence.draft(&context(20), DraftSampling::new(0, 0.0)).await.unwrap(), []);
 }
 
@@ -202,19 +204,19 @@ async fn contexts_that_cannot_be_continued_are_errors() {
 async fn more_sequences_than_fit_take_turns() {
     let model = TinyLlama::random(1).spawn(ModelOptions { max_sequences: 2, rows_per_pass: 16, ..options() });
     let mut sequences: Vec<_> = (0..5).map(|_| model.sequence()).collect();
-    let sampling = DraftSampling::new(6, 0.0);
+    let sampling = || DraftSampling::new(6, 0.0);
     let mut drafts = Vec::new();
     for round in 0..3 {
         let calls = sequences
             .iter_mut()
             .enumerate()
-            .map(|(index, sequence)| async move { sequence.draft(&context(30 + index), sampling).await.unwrap() });
+            .map(|(index, sequence)| async move { sequence.draft(&context(30 + index), sampling()).await.unwrap() });
         let round_drafts = futures_util::future::join_all(calls).await;
         assert!(model.active_sequences() <= 2);
         assert!(round == 0 || drafts == round_drafts);
         drafts = round_drafts;
     }
-    assert_eq!(drafts[4], tiny().sequence().draft(&context(34), sampling).await.unwrap());
+    assert_eq!(drafts[4], tiny().sequence().draft(&context(34), sampling()).await.unwrap());
 }
 
 #[tokio::test]
@@ -257,5 +259,6 @@ async fn a_stopped_thread_answers_every_call_with_an_error() {
         assert!(matches!(call.await, Err(ModelError::Stopped)));
         assert!(matches!(later.logits(&text).await, Err(ModelError::Stopped)));
         later.prepare(&text);
+        later.draft_ahead(&text, DraftSampling::new(5, 1.0));
     }
 }

@@ -8,11 +8,12 @@ use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
 use super::forward::Scratch;
+use super::job::Job;
 use super::llama::Llama;
 use super::options::ModelOptions;
 use super::parallel::Threads;
 use super::sample::draw;
-use super::slot::{Job, Slot, Slots, Work};
+use super::slot::{Slot, Slots};
 use crate::speculation::TokenId;
 
 /// What handles tell the thread.
@@ -27,6 +28,9 @@ pub(super) enum Command {
     /// Nothing is done until the other end is dropped, for tests of calls that are certainly under way.
     #[cfg(test)]
     Hold(std::sync::mpsc::Receiver<()>),
+    /// Dropped when nothing is left to do, for tests of what is done while nobody waits.
+    #[cfg(test)]
+    Settle(tokio::sync::oneshot::Sender<()>),
 }
 
 /// What the thread and its handles share.
@@ -34,6 +38,10 @@ pub(super) enum Command {
 pub(super) struct Shared {
     /// Sequences that hold a cache.
     pub(super) active: AtomicUsize,
+    /// Rows of forward passes.
+    pub(super) rows: AtomicU64,
+    /// Drafts drawn ahead that became part of an answer.
+    pub(super) used_ahead: AtomicU64,
     /// Set once, to end the thread.
     pub(super) stop: AtomicBool,
     /// The next sequence's number.
@@ -49,6 +57,8 @@ pub(super) struct Worker {
     scratch: Scratch,
     rng: StdRng,
     shared: Arc<Shared>,
+    #[cfg(test)]
+    unsettled: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
 /// Says so when the thread dies of a panic.
@@ -72,6 +82,8 @@ impl Worker {
             scratch: Scratch::default(),
             rng: options.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
             shared,
+            #[cfg(test)]
+            unsettled: Vec::new(),
         }
     }
 
@@ -81,6 +93,8 @@ impl Worker {
         let _obituary = Obituary;
         loop {
             if self.slots.is_idle() {
+                #[cfg(test)]
+                self.unsettled.clear();
                 match commands.blocking_recv() {
                     Some(command) => self.accept(command),
                     None => return,
@@ -102,13 +116,16 @@ impl Worker {
     fn accept(&mut self, command: Command) {
         match command {
             Command::Work { sequence, alive, keep, append, job } => {
-                self.slots.assign(sequence, alive, keep, &append, job, || self.llama.new_cache());
+                let used = self.slots.assign(sequence, alive, keep, &append, job, || self.llama.new_cache());
+                self.shared.used_ahead.fetch_add(used as u64, Ordering::Relaxed);
             }
             Command::Wake => {}
             #[cfg(test)]
             Command::Panic => panic!("asked to"),
             #[cfg(test)]
             Command::Hold(until) => drop(until.recv()),
+            #[cfg(test)]
+            Command::Settle(done) => self.unsettled.push(done),
         }
     }
 
@@ -129,6 +146,7 @@ impl Worker {
         let logits = self.threads.run(|parallel| llama.forward(&mut feeds, scratch, parallel));
         drop(feeds);
         self.shared.active.store(self.slots.resident(), Ordering::Release);
+        self.shared.rows.fetch_add(plan.values().sum::<usize>() as u64, Ordering::Relaxed);
         let answering = self.slots.planned(&plan).zip(asked).filter(|(_, asked)| *asked);
         for (((slot, _), _), logits) in answering.zip(logits.chunks_exact(llama.config.vocabulary)) {
             advance(slot, logits, &mut self.rng);
@@ -138,28 +156,18 @@ impl Worker {
 
 /// Takes a step of a sequence's job, and answers when that was the last one.
 fn advance(slot: &mut Slot, logits: &[f32], rng: &mut StdRng) {
-    let Some(Work { job, drafted, .. }) = &mut slot.work else { return };
-    let failure = match job {
-        Job::Draft { sampling, .. } => match draw(logits, sampling, rng) {
-            Ok(draft) => {
-                drafted.push(draft);
-                if drafted.len() < sampling.length {
-                    return;
-                }
-                None
+    let Some(work) = &mut slot.work else { return };
+    let failure = match work.sampling().map(|sampling| draw(logits, sampling, rng)) {
+        Some(Ok(draft)) => {
+            if !work.push(draft) || work.is_ahead() {
+                return;
             }
-            Err(error) => Some(error),
-        },
-        Job::Prepare | Job::Logits { .. } => None,
+            None
+        }
+        Some(Err(error)) => Some(error),
+        None => None,
     };
-    // An answer that nobody waits for any more is no fault.
-    match slot.work.take() {
-        Some(Work { job: Job::Draft { reply, .. }, drafted, .. }) => {
-            let _ = reply.send(failure.map_or(Ok(drafted), Err));
-        }
-        Some(Work { job: Job::Logits { reply }, .. }) => {
-            let _ = reply.send(Ok(logits.to_vec()));
-        }
-        Some(Work { job: Job::Prepare, .. }) | None => {}
+    if let Some(work) = slot.work.take() {
+        work.answer(logits, failure);
     }
 }

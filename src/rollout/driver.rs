@@ -1,27 +1,25 @@
-//! The loop: propose, verify, accept, commit.
+//! One rollout under way: step after step until it is over.
+//!
+//! A step is either a decode stream ([`super::decode`]) or a proposal and its verification ([`super::speculate`]).
 
 use std::sync::Arc;
 
-use futures_util::StreamExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
 use super::control::{Member, Turn};
-use super::controller::{self, Plan};
+use super::controller::{Bet, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, choose, plan};
 use super::drafters::Drafters;
 use super::engine::Shared;
+use super::pace::Pace;
 use super::sequence::Sequence;
 use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
-use crate::draft::DraftRequest;
-use crate::speculation::{Draft, Next, Observation, Proposal, Sampling, Scored, TailVerdict, judge_tail, walk};
-use crate::telemetry::Timer;
+use crate::draft::{DraftRequest, StopRule};
+use crate::speculation::{Proposal, Sampling, Scored, TokenId};
 use crate::upstream::UpstreamError;
-use crate::verify::{Drawn, Evidence, Prefill, Round, Terms, sampled_as_scored};
-
-/// How many times the server may answer the draws from a position's tail with a token it was told not to draw.
-const MOST_LEAKS: usize = 64;
+use crate::verify::{Drawn, Prefill, Terms};
 
 /// One more in a gauge, also while a panic unwinds.
 struct Counted(prometheus::IntGauge);
@@ -41,19 +39,39 @@ impl Drop for Counted {
 
 /// A rollout under way.
 pub(super) struct Running {
-    shared: Arc<Shared>,
-    member: Member,
-    terms: Terms,
-    sampling: Option<Sampling>,
-    sequence: Sequence,
-    versions: Versions,
-    drafters: Drafters,
-    rng: StdRng,
+    pub(super) shared: Arc<Shared>,
+    pub(super) member: Member,
+    pub(super) terms: Terms,
+    pub(super) sampling: Option<Sampling>,
+    pub(super) sequence: Sequence,
+    pub(super) versions: Versions,
+    pub(super) drafters: Drafters,
+    pub(super) rng: StdRng,
+    pub(super) pace: Pace,
+    /// Ids that end the rollout: nothing is worth drafting after them.
+    ends: Vec<TokenId>,
+    name: Arc<str>,
     /// Committed since the last delta.
     fresh: Vec<Scored>,
-    prefill: Option<Prefill>,
+    pub(super) prefill: Option<Prefill>,
+    /// A decision that was made while decoding, and what the drafters had ready then.
+    pub(super) decided: Option<Decision>,
     events: mpsc::Sender<Result<Delta, RolloutError>>,
     _counted: Counted,
+}
+
+/// A choice with the proposals that were made for it.
+pub(super) struct Decision {
+    pub(super) choice: Choice,
+    pub(super) ready: Vec<(usize, Proposal)>,
+}
+
+/// What to do next.
+enum Step {
+    /// Decode up to so many tokens, and think again after `at_least`.
+    Decode { length: usize, at_least: usize },
+    /// Have a drafter's proposal verified.
+    Speculate { drafter: usize, proposal: Proposal, drafting: f64 },
 }
 
 impl Running {
@@ -64,8 +82,13 @@ impl Running {
     ) -> Self {
         let settings = &shared.settings;
         let tokenizer = settings.tokenizer.clone();
+        let rules = &rollout.rules;
+        let model_ends = rules.end_tokens.keys().filter(|_| !rules.ignore_eos);
         Self {
-            member: settings.control.enter(rollout.id),
+            member: settings.control.enter(Arc::clone(&rollout.id)),
+            pace: Pace::new(shared.monitor.clone(), &rollout.prompt),
+            ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
+            name: rollout.id,
             terms: rollout.terms,
             sampling: rollout.sampling,
             sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
@@ -74,6 +97,7 @@ impl Running {
             rng: StdRng::from_os_rng(),
             fresh: Vec::new(),
             prefill: None,
+            decided: None,
             events,
             _counted: Counted::new(&settings.metrics.requests.rollouts_running),
             shared,
@@ -113,9 +137,8 @@ impl Running {
         self.flush().await;
     }
 
-    /// Goes on from its first token to its end.
-    pub(super) async fn run(mut self, first: Drawn, prefill: Prefill) {
-        self.prefill = Some(prefill);
+    /// Goes on from its first token, or from its prompt, to its end.
+    pub(super) async fn run(mut self, first: Option<(Drawn, Prefill)>) {
         let (deserted, aborted) = (self.deserted(), self.member.aborted());
         let result = tokio::select! {
             biased;
@@ -128,20 +151,24 @@ impl Running {
         }
     }
 
-    async fn drive(&mut self, (first, version): Drawn) -> Result<(), RolloutError> {
-        self.shared.settings.metrics.speculation.decoded_tokens.inc();
-        let version = version.map_or_else(|| self.shared.settings.control.version(), Arc::from);
-        self.commit(first, &version)?;
+    async fn drive(&mut self, first: Option<(Drawn, Prefill)>) -> Result<(), RolloutError> {
+        if let Some(((first, version), prefill)) = first {
+            self.prefill = Some(prefill);
+            self.shared.settings.metrics.speculation.decoded_tokens.inc();
+            let version = version.map_or_else(|| self.shared.settings.control.version(), Arc::from);
+            self.commit(first, &version)?;
+        }
         while self.flush().await {
             self.terms.constraints.min_tokens = self.sequence.barred();
-            let proposal = self.propose().await;
+            let step = self.next_step().await;
             let turn = self.member.turn().await;
             let broken = turn.broken();
             let step = async {
-                if proposal.drafts.is_empty() {
-                    self.decode(&turn).await
-                } else {
-                    self.speculate(&proposal, &turn).await
+                match step {
+                    Step::Decode { length, at_least } => self.decode(length, at_least, &turn).await,
+                    Step::Speculate { drafter, proposal, drafting } => {
+                        self.speculate(drafter, &proposal, drafting, &turn).await
+                    }
                 }
             };
             tokio::select! {
@@ -155,7 +182,7 @@ impl Running {
     }
 
     /// Adds a token that was scored under `version`; `true` once the rollout is over.
-    fn commit(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
+    pub(super) fn commit(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
         self.versions.stamp(self.sequence.committed(), version);
         let finished = self.sequence.commit(&scored)?.is_some();
         self.fresh.push(scored);
@@ -163,7 +190,7 @@ impl Running {
     }
 
     /// The version that a reply bears, or else the one that the server is believed to have.
-    fn version(&self, told: Option<&str>, turn: &Turn) -> Arc<str> {
+    pub(super) fn version(&self, told: Option<&str>, turn: &Turn) -> Arc<str> {
         match told {
             Some(told) if **turn.version() != *told => {
                 self.shared.settings.control.observe_version(told);
@@ -175,12 +202,13 @@ impl Running {
 
     /// Tells the listener what is new; `true` while the rollout goes on and somebody listens. Nothing is lost where
     /// this is left off while it waits for a slow listener.
-    async fn flush(&mut self) -> bool {
+    pub(super) async fn flush(&mut self) -> bool {
         let over = self.sequence.finish().is_some();
         if self.fresh.is_empty() && !over {
             return true;
         }
         let Ok(listener) = self.events.reserve().await else { return false };
+        self.pace.monitor.load().committed(self.fresh.len());
         listener.send(Ok(Delta {
             tokens: std::mem::take(&mut self.fresh),
             text: self.sequence.take_text(),
@@ -191,206 +219,214 @@ impl Running {
         !over
     }
 
-    async fn propose(&mut self) -> Proposal {
-        // Verification brings a token more than was drafted.
-        let mut length = self.shared.settings.policy.draft_tokens.min(self.sequence.room() - 1);
-        // All positions of a round are under the same constraints.
-        if self.sequence.barred() > 0 {
-            length = length.min(self.sequence.barred() - 1);
-        }
-        if length == 0 {
-            return Proposal::default();
-        }
-        let request = DraftRequest {
-            context: self.sequence.tokens(),
-            length,
-            temperature: self.sampling.map_or(1.0, |sampling| sampling.temperature()),
-            top_k: self.sampling.and_then(|sampling| sampling.top_k()),
-        };
-        let mut proposal = self.drafters.propose(request).await;
-        proposal.drafts.truncate(length);
-        proposal
+    fn policy(&self) -> &Policy {
+        &self.shared.settings.policy
     }
 
-    /// Decodes plainly: a burst of tokens, or all the rest if nobody is left to draft, or up to a control request.
-    async fn decode(&mut self, turn: &Turn) -> Result<(), RolloutError> {
-        let room = self.sequence.room();
-        let burst = self.shared.settings.policy.decode_burst;
-        // Where a few more tokens are under other constraints than the rest, those come first.
-        let barred = self.sequence.barred();
-        let burst = if barred > 0 { burst.min(barred) } else { burst };
-        let length = if self.drafters.is_empty() { room } else { room.min(burst) };
-        let start = self.sequence.committed();
-        let stream = self.shared.sampler.decode(&self.terms, self.sequence.tokens(), length).await?;
-        let mut stream = std::pin::pin!(stream);
-        let mut wanted = std::pin::pin!(turn.is_wanted());
-        let mut decoded = 0_usize;
-        loop {
-            let chunk = tokio::select! {
-                biased;
-                chunk = stream.next() => chunk,
-                // The tokens that came were sampled before the control request went on.
-                () = &mut wanted => return Ok(()),
-            };
-            let chunk = match chunk {
-                Some(Ok(chunk)) => chunk,
-                // What came is committed, so the rest can be asked for again.
-                Some(Err(error)) if decoded > 0 && error.is_transient() => return Ok(()),
-                Some(Err(error)) => return Err(error.into()),
-                None => break,
-            };
-            for sampled in chunk.tokens {
-                decoded += 1;
-                self.shared.settings.metrics.speculation.decoded_tokens.inc();
-                let over = self.commit(sampled_as_scored(sampled, self.terms.logprobs), turn.version())?;
-                if over {
-                    break;
-                }
-            }
-            for span in chunk.versions {
-                let version = self.version(Some(&span.version), turn);
-                self.versions.stamp(start + span.start, &version);
-            }
-            if self.sequence.finish().is_some() || decoded >= length {
-                return Ok(());
-            }
-            tokio::select! {
-                biased;
-                goes_on = self.flush() => if !goes_on { return Ok(()) },
-                // A listener that does not listen holds up nobody else.
-                () = &mut wanted => return Ok(()),
-            }
+    /// Most drafts that a proposal may have: verification brings a token more, and all positions of a round are under the
+    /// same constraints.
+    fn draft_room(&self) -> usize {
+        let room = self.sequence.room().saturating_sub(1);
+        match self.sequence.barred() {
+            0 => room,
+            barred => room.min(barred - 1),
         }
-        if decoded == 0 {
-            let reason = "the stream brought no token".to_owned();
-            return Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into());
-        }
-        Ok(())
     }
 
-    /// Has a proposal verified and commits what comes of it.
-    async fn speculate(&mut self, proposal: &Proposal, turn: &Turn) -> Result<(), RolloutError> {
-        let shared = Arc::clone(&self.shared);
-        let settings = &shared.settings;
-        let Plan { strategy, row_length } = controller::plan(
+    /// How long a decode stream may be: where a few more tokens are under other constraints than the rest, those come first.
+    fn decode_room(&self) -> usize {
+        match self.sequence.barred() {
+            0 => self.sequence.room(),
+            barred => self.sequence.room().min(barred),
+        }
+    }
+
+    /// How a proposal would be verified now.
+    pub(super) fn plan(&self) -> Plan {
+        let settings = &self.shared.settings;
+        plan(
             &settings.policy,
             &settings.capabilities,
             self.sampling.as_ref().filter(|_| !self.terms.constraints.shape_sampling()),
             self.terms.logprobs,
             self.sequence.tokens().len(),
-        );
-        let timer = Timer::start();
-        let round = Round { terms: &self.terms, context: self.sequence.tokens(), proposal, row_length };
-        let metrics = &settings.metrics.speculation;
-        let evidence = match shared.verifier(strategy).verify(round).await {
-            Ok(evidence) => evidence,
-            Err(error) if error.is_transient() || matches!(error, UpstreamError::Aborted) => return Err(error.into()),
-            // The server will not verify, which says nothing of the draft: the rest is decoded plainly.
-            Err(error) => {
-                metrics.verify_refused(strategy.name());
-                tracing::warn!(strategy = strategy.name(), %error, "verification refused, decoding plainly");
-                self.drafters.clear();
-                return Ok(());
+            &self.pace.monitor.costs().tails,
+        )
+    }
+
+    pub(super) fn is_greedy(&self) -> bool {
+        self.sampling.is_some_and(|sampling| sampling.is_greedy())
+    }
+
+    /// Decides by what was measured how to go on, and lets the drafters that cost nothing make their proposals for it.
+    pub(super) async fn consider(&mut self) -> Decision {
+        let room = self.draft_room();
+        let committed = self.sequence.committed();
+        let mut ready = Vec::new();
+        let mut numbers = Vec::new();
+        for (number, is_free) in self.drafters.numbers().collect::<Vec<_>>() {
+            if is_free && room > 0 {
+                let length = room.min(self.policy().longest_match);
+                ready.push((number, self.draft(number, length, StopRule::never()).await));
             }
+            numbers.push((number, is_free));
+        }
+        let costs = self.pace.monitor.costs();
+        let proposal_of = |number| ready.iter().find(|(of, _)| *of == number).map(|(_, proposal)| proposal);
+        let candidates: Vec<_> = numbers
+            .into_iter()
+            .filter_map(|(number, is_free)| {
+                // One whose proposals are free and who has none is none.
+                let proposal = if is_free { Some(proposal_of(number)?) } else { None };
+                if proposal.is_some_and(|proposal| proposal.drafts.is_empty()) {
+                    return None;
+                }
+                self.pace.candidate(number, proposal, committed)
+            })
+            .collect();
+        let load = self.pace.monitor.load();
+        let choice = choose(&Situation {
+            policy: self.policy(),
+            costs: &costs,
+            plan: self.plan(),
+            greedy: self.is_greedy(),
+            rollouts: load.rollouts(),
+            context: self.sequence.tokens().len(),
+            room,
+            candidates: &candidates,
+            mode: self.pace.mode(),
+            allowance: load.allowance(),
+        });
+        Decision { choice, ready }
+    }
+
+    /// Whether the rollout should begin as a decode stream.
+    pub(super) async fn begins_decoding(&mut self) -> bool {
+        match self.policy().speculate {
+            Speculate::Always => false,
+            Speculate::Never => true,
+            Speculate::Auto => {
+                let decision = self.consider().await;
+                let decodes = decision.choice.mode() == Mode::Decode;
+                self.decided = Some(decision).filter(|_| decodes);
+                decodes
+            }
+        }
+    }
+
+    /// A drafter's proposal after the committed tokens.
+    async fn draft(&mut self, number: usize, length: usize, stop: StopRule) -> Proposal {
+        let Self { drafters, sequence, sampling, ends, .. } = self;
+        let request = DraftRequest {
+            context: sequence.tokens(),
+            length,
+            temperature: sampling.map_or(1.0, |sampling| sampling.temperature()),
+            top_k: sampling.and_then(|sampling| sampling.top_k()),
+            stop,
+            ends,
         };
-        metrics.verified(strategy.name(), timer);
-        metrics.lost_rows.inc_by(evidence.lost_rows as u64);
-        metrics.recomputed.inc_by(evidence.recomputed as u64);
-        let version = self.version(evidence.version.as_deref(), turn);
-        // A version that the server is known to have gone back to is no longer an older one.
-        if version != *turn.version() && self.versions.has_left(&version) {
-            settings.metrics.control.stale_rounds.inc();
-            return Ok(());
+        let mut proposal = drafters.propose_by(number, request).await;
+        proposal.drafts.truncate(length);
+        proposal
+    }
+
+    async fn next_step(&mut self) -> Step {
+        if self.policy().speculate == Speculate::Always {
+            return self.speculate_always().await;
         }
-        let accepted = self.accept(proposal, &evidence, &version).await?;
-        metrics.round(proposal.drafts.len(), accepted);
-        Ok(())
-    }
-
-    /// Commits the accepted drafts and the token after them; returns how many drafts were accepted.
-    async fn accept(
-        &mut self,
-        proposal: &Proposal,
-        evidence: &Evidence,
-        version: &Arc<str>,
-    ) -> Result<usize, RolloutError> {
-        let shared = Arc::clone(&self.shared);
-        let settings = &shared.settings;
-        // Without known sampling parameters every observation is a sample, for which they do not matter.
-        let sampling = self.sampling.unwrap_or(Sampling::greedy());
-        let mut at = 0;
-        loop {
-            let walked = walk(proposal, &evidence.observations, at, &sampling, settings.rule.as_ref(), &mut self.rng);
-            for scored in walked.kept {
-                at += 1;
-                if self.commit(scored, version)? {
-                    return Ok(at);
-                }
-            }
-            match walked.next {
-                Next::Bonus => {
-                    self.commit(evidence.bonus.clone(), version)?;
-                    return Ok(at);
-                }
-                Next::Token(scored) => {
-                    self.commit(scored, version)?;
-                    return Ok(at);
-                }
-                Next::Outside => {
-                    let (draft, observation) = (&proposal.drafts[at], &evidence.observations[at]);
-                    let (scored, drawn_under) = self.draw_outside(draft, observation).await?;
-                    if self.is_stray(drawn_under, version) {
-                        return Ok(at);
-                    }
-                    self.commit(scored, version)?;
-                    return Ok(at);
-                }
-                Next::Sample => {
-                    settings.metrics.speculation.unknown_rows.inc();
-                    let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.tokens()).await?;
-                    if self.is_stray(told, version) {
-                        return Ok(at);
-                    }
-                    let agrees = scored.token == proposal.drafts[at].token;
-                    if self.commit(scored, version)? || !agrees {
-                        return Ok(at + usize::from(agrees));
-                    }
-                    at += 1;
-                }
-            }
-        }
-    }
-
-    /// Whether a token was drawn under another version than the rows of its step.
-    fn is_stray(&self, told: Option<String>, version: &str) -> bool {
-        let Some(other) = told.filter(|other| *other != version) else { return false };
-        let settings = &self.shared.settings;
-        settings.control.observe_version(&other);
-        settings.metrics.control.stale_rounds.inc();
-        true
-    }
-
-    /// The token of a position whose residual was found to lie in the tail of its row.
-    async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Drawn, RolloutError> {
-        let settings = &self.shared.settings;
-        let Observation::Row(row) = observation else {
-            return Ok(self.shared.sampler.sample(&self.terms, self.sequence.tokens()).await?);
+        let decision = match self.decided.take() {
+            Some(decision) => decision,
+            None => self.consider().await,
         };
-        let mut row = row.clone();
-        let mut leaks = 0;
-        while leaks < MOST_LEAKS {
-            settings.metrics.speculation.tail_samples.inc();
-            let banned: Vec<_> = row.entries().iter().map(|entry| entry.token).collect();
-            let (drawn, version) =
-                self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), &banned).await?;
-            leaks += usize::from(banned.contains(&drawn.token));
-            match judge_tail(draft, &mut row, &drawn, settings.rule.as_ref(), &mut self.rng) {
-                TailVerdict::Keep => return Ok((drawn, version)),
-                TailVerdict::Token(scored) => return Ok((scored, version)),
-                TailVerdict::Again => {}
+        self.step_of(decision).await
+    }
+
+    async fn step_of(&mut self, Decision { choice, ready }: Decision) -> Step {
+        let bet = choice.bet.filter(|bet| bet.stake == 0.0 || self.pace.monitor.load().spend(bet.stake));
+        let Some(bet) = bet else {
+            self.enter(&Choice { bet: None, ..choice }, choice.reason);
+            return Step::Decode { length: self.decode_room(), at_least: choice.at_least };
+        };
+        let started = tokio::time::Instant::now();
+        let (proposal, is_ready) = match ready.into_iter().find(|(number, _)| *number == bet.drafter) {
+            Some((_, mut proposal)) => {
+                proposal.drafts.truncate(bet.length);
+                (proposal, true)
             }
+            None => (self.draft(bet.drafter, bet.length, bet.stop).await, false),
+        };
+        if proposal.drafts.is_empty() {
+            self.pace.had_none(bet.drafter, self.sequence.committed());
+            self.enter(&Choice { bet: None, ..choice }, Reason::NoDraft);
+            return Step::Decode { length: self.decode_room(), at_least: choice.at_least };
         }
-        let reason = format!("{MOST_LEAKS} tokens came from the banned ids");
-        Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into())
+        let drafting = started.elapsed().as_secs_f64();
+        if !is_ready {
+            self.pace.drafted(bet.drafter, proposal.drafts.len(), drafting);
+            self.draft_ahead(bet, &proposal);
+        }
+        self.enter(&choice, choice.reason);
+        Step::Speculate { drafter: bet.drafter, proposal, drafting }
+    }
+
+    /// While the server verifies, the drafter goes on: if all is kept and the token after it is the one drafted, that work is
+    /// the next proposal's beginning.
+    fn draft_ahead(&mut self, bet: Bet, proposal: &Proposal) {
+        self.sequence.stage(proposal.tokens());
+        // Nothing comes after an end.
+        if proposal.drafts.last().is_some_and(|last| self.ends.contains(&last.token)) {
+            return;
+        }
+        let length = (bet.length + 1).min(self.draft_room().saturating_sub(proposal.drafts.len()));
+        if length < 2 {
+            return;
+        }
+        let Self { drafters, sequence, sampling, ends, .. } = self;
+        let request = DraftRequest {
+            context: sequence.staged(),
+            length,
+            temperature: sampling.map_or(1.0, |sampling| sampling.temperature()),
+            top_k: sampling.and_then(|sampling| sampling.top_k()),
+            stop: bet.stop,
+            ends,
+        };
+        drafters.draft_ahead(bet.drafter, request);
+    }
+
+    /// The first drafter's proposal that there is, as long as may be; a burst of decoding if there is none.
+    async fn speculate_always(&mut self) -> Step {
+        let Policy { draft_tokens, decode_burst, .. } = *self.policy();
+        let length = draft_tokens.min(self.draft_room());
+        let proposal = if length > 0 {
+            let Self { drafters, sequence, sampling, ends, .. } = self;
+            let request = DraftRequest {
+                context: sequence.tokens(),
+                length,
+                temperature: sampling.map_or(1.0, |sampling| sampling.temperature()),
+                top_k: sampling.and_then(|sampling| sampling.top_k()),
+                stop: StopRule::never(),
+                ends,
+            };
+            drafters.propose(request).await
+        } else {
+            None
+        };
+        let decode =
+            Choice { bet: None, reason: Reason::NoDraft, at_least: usize::MAX, decode_rate: None, bet_rate: None };
+        let Some((drafter, mut proposal)) = proposal else {
+            self.enter(&decode, Reason::NoDraft);
+            let room = self.decode_room();
+            let length = if self.drafters.is_empty() { room } else { room.min(decode_burst) };
+            return Step::Decode { length, at_least: usize::MAX };
+        };
+        proposal.drafts.truncate(length);
+        let bet = Some(Bet { drafter, length, stop: StopRule::never(), stake: 0.0 });
+        self.enter(&Choice { bet, ..decode }, Reason::Told);
+        Step::Speculate { drafter, proposal, drafting: 0.0 }
+    }
+
+    fn enter(&mut self, choice: &Choice, reason: Reason) {
+        let told = self.policy().explain.then(|| Arc::clone(&self.name));
+        self.pace.enter(choice, reason, &self.shared.settings.metrics.speculation, told.as_deref());
     }
 }

@@ -1,11 +1,12 @@
 //! Runs rollouts against one server.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
 
 use super::control::{Control, Member};
-use super::controller::Policy;
+use super::controller::monitor::Monitor;
+use super::controller::{Policy, Speculate};
 use super::drafters::DrafterFactory;
 use super::driver::Running;
 use super::types::{Delta, Rollout, RolloutError};
@@ -44,6 +45,8 @@ pub struct Engine {
 pub(super) struct Shared {
     pub(super) settings: EngineSettings,
     pub(super) sampler: Sampler,
+    pub(super) monitor: Monitor,
+    fingerprint: OnceLock<String>,
     cached_suffix: CachedSuffix,
     prompt_logprobs: PromptLogprobs,
     fan_out: FanOut,
@@ -56,7 +59,7 @@ pub type Deltas = mpsc::Receiver<Result<Delta, RolloutError>>;
 const AHEAD: usize = 32;
 
 impl Engine {
-    /// An engine with these settings.
+    /// An engine with these settings. Its monitor is a task of the runtime that this is called in.
     #[must_use]
     pub fn new(settings: EngineSettings) -> Self {
         let (upstream, capabilities) = (&settings.upstream, &settings.capabilities);
@@ -69,7 +72,11 @@ impl Engine {
         );
         let prompt_logprobs = PromptLogprobs::new(upstream.clone());
         let fan_out = FanOut::new(sampler.clone());
-        Self { shared: Arc::new(Shared { settings, sampler, cached_suffix, prompt_logprobs, fan_out }) }
+        let decides = settings.policy.speculate == Speculate::Auto;
+        let monitor = Monitor::start(decides.then(|| upstream.clone()));
+        let fingerprint = OnceLock::new();
+        let shared = Shared { settings, sampler, monitor, fingerprint, cached_suffix, prompt_logprobs, fan_out };
+        Self { shared: Arc::new(shared) }
     }
 
     /// What the server can do.
@@ -128,12 +135,30 @@ impl Shared {
         }
     }
 
+    /// The server's `system_fingerprint`, which only some of its events bear: the last one seen, or else the first ever.
+    pub(super) fn fingerprint(&self, seen: Option<String>) -> Option<String> {
+        match seen {
+            Some(seen) => {
+                // The first is as good as any later one.
+                let _ = self.fingerprint.set(seen.clone());
+                Some(seen)
+            }
+            None => self.fingerprint.get().cloned(),
+        }
+    }
+
     /// Has the prompt read and sets every rollout going with its first token.
     async fn group(&self, rollout: &Rollout, mut runs: Vec<Running>) {
         // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
         // model reads the prompt meanwhile.
         for run in &mut runs {
             run.prepare();
+        }
+        if runs.len() == 1 && rollout.may_begin_as_stream() && runs[0].begins_decoding().await {
+            for run in runs {
+                tokio::spawn(run.run(None));
+            }
+            return;
         }
         let gone = futures_util::future::join_all(runs.iter().map(Running::deserted));
         let Some(first) = runs.first().map(Running::member) else { return };
@@ -147,7 +172,7 @@ impl Shared {
             Some(Ok((drawn, prefill))) => {
                 for (run, first) in runs.into_iter().zip(drawn) {
                     let prefill = prefill.clone();
-                    tokio::spawn(async move { run.run(first, prefill).await });
+                    tokio::spawn(run.run(Some((first, prefill))));
                 }
             }
             Some(Err(error)) => {

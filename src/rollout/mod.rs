@@ -2,10 +2,13 @@
 
 pub mod control;
 pub mod controller;
+mod decode;
 mod drafters;
 mod driver;
 mod engine;
+mod pace;
 mod sequence;
+mod speculate;
 mod types;
 mod versions;
 

@@ -70,8 +70,10 @@ pub struct Finish {
 /// A rollout's tokens and text.
 #[derive(Debug)]
 pub struct Sequence {
-    /// Prompt and committed tokens.
+    /// Prompt and committed tokens, then those staged.
     tokens: Vec<TokenId>,
+    /// Prompt and committed tokens alone.
+    length: usize,
     prompt_length: usize,
     rules: FinishRules,
     detokenizer: Detokenizer,
@@ -88,6 +90,7 @@ impl Sequence {
         let TextRules { skip_special_tokens, spaces_between_special_tokens } = text_rules;
         let detokenizer = Detokenizer::new(tokenizer, &prompt, skip_special_tokens, spaces_between_special_tokens);
         Self {
+            length: prompt.len(),
             prompt_length: prompt.len(),
             tokens: prompt,
             rules,
@@ -101,6 +104,18 @@ impl Sequence {
     /// Prompt and committed tokens.
     #[must_use]
     pub fn tokens(&self) -> &[TokenId] {
+        &self.tokens[..self.length]
+    }
+
+    /// Puts tokens after the committed ones without committing them, in place of those staged before.
+    pub fn stage(&mut self, drafts: impl IntoIterator<Item = TokenId>) {
+        self.tokens.truncate(self.length);
+        self.tokens.extend(drafts);
+    }
+
+    /// Prompt, committed and staged tokens.
+    #[must_use]
+    pub fn staged(&self) -> &[TokenId] {
         &self.tokens
     }
 
@@ -119,7 +134,7 @@ impl Sequence {
     /// How many tokens it has committed.
     #[must_use]
     pub fn committed(&self) -> usize {
-        self.tokens.len() - self.prompt_length
+        self.length - self.prompt_length
     }
 
     /// How many more tokens must come before one that ends the rollout.
@@ -141,7 +156,7 @@ impl Sequence {
         if self.finish.is_some() {
             return 0;
         }
-        let by_model = self.rules.max_model_len.saturating_sub(self.tokens.len());
+        let by_model = self.rules.max_model_len.saturating_sub(self.length);
         self.rules.max_tokens.saturating_sub(self.committed()).min(by_model)
     }
 
@@ -150,7 +165,7 @@ impl Sequence {
     /// # Errors
     /// When the tokenizer cannot decode it.
     pub fn commit(&mut self, scored: &Scored) -> Result<Option<&Finish>, TextError> {
-        self.tokens.push(scored.token);
+        self.commit_token(scored.token);
         let by_token = self.stopped_by(scored.token);
         if by_token.is_none() || self.rules.include_stop_str_in_output {
             let seen = self.text.len();
@@ -168,6 +183,15 @@ impl Sequence {
             self.finish = Some(Finish { reason: FinishReason::Length, stop: None });
         }
         Ok(self.finish.as_ref())
+    }
+
+    /// What is staged stays where it agrees, so that a round whose drafts are kept copies nothing.
+    fn commit_token(&mut self, token: TokenId) {
+        if self.tokens.get(self.length) != Some(&token) {
+            self.tokens.truncate(self.length);
+            self.tokens.push(token);
+        }
+        self.length += 1;
     }
 
     fn stopped_by(&self, token: TokenId) -> Option<Finish> {

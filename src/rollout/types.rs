@@ -28,7 +28,7 @@ pub struct Delta {
     pub text: String,
     /// Set by the last delta.
     pub finish: Option<Finish>,
-    /// Set by the first delta.
+    /// Set by the first delta, and again by a later one that knows more.
     pub prefill: Option<Prefill>,
     /// Which policy version scored which tokens of the whole rollout; set by the last delta.
     pub versions: Option<Vec<VersionSpan>>,
@@ -51,4 +51,12 @@ pub struct Rollout {
     pub text: TextRules,
     /// What is wanted of the prompt.
     pub prefill: PrefillWishes,
+}
+
+impl Rollout {
+    /// Whether the server's own stream can tell all that is wanted of the prompt. It tells of the prefix cache at its end,
+    /// which a stop string would keep it from reaching.
+    pub(super) fn may_begin_as_stream(&self) -> bool {
+        self.prefill.prompt_logprobs.is_none() && self.rules.stop.is_empty()
+    }
 }

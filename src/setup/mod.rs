@@ -96,8 +96,7 @@ impl Setup {
             }
         }
         let ngram = match self.settings.drafter {
-            DrafterChoice::Auto => factory.neural.is_none(),
-            DrafterChoice::Ngram => true,
+            DrafterChoice::Auto | DrafterChoice::Ngram => true,
             DrafterChoice::Neural | DrafterChoice::Off => false,
         };
         if ngram {

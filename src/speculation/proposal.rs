@@ -20,13 +20,28 @@ pub struct Draft {
     pub token: TokenId,
     /// What it was drawn from, given the context and the drafts before it.
     pub q: DraftDistribution,
+    /// How sure the drafter was of this position before it drew, in [0, 1], if it can tell. Acceptance is forecast
+    /// from it, and nothing else: it takes no part in accepting.
+    pub confidence: Option<f32>,
 }
 
 impl Draft {
+    /// A token drawn from `q`.
+    #[must_use]
+    pub fn new(token: TokenId, q: DraftDistribution) -> Self {
+        Self { token, q, confidence: None }
+    }
+
     /// A token proposed without any randomness.
     #[must_use]
     pub fn certain(token: TokenId) -> Self {
-        Self { token, q: DraftDistribution::PointMass }
+        Self::new(token, DraftDistribution::PointMass)
+    }
+
+    /// The same, proposed with `confidence`.
+    #[must_use]
+    pub fn with_confidence(self, confidence: f32) -> Self {
+        Self { confidence: Some(confidence), ..self }
     }
 
     /// q of `token`: the probability with which the drafter would have proposed it here.

@@ -72,6 +72,12 @@ impl Sampling {
         self.temperature == 0.0
     }
 
+    /// Whether the raw distribution itself is sampled: temperature 1, nothing truncated.
+    #[must_use]
+    pub fn is_raw(&self) -> bool {
+        self.temperature == 1.0 && self.top_k.is_none() && self.top_p >= 1.0 && self.min_p == 0.0
+    }
+
     /// How many of the likeliest tokens a row should list, given that the server gives at most `limit`; `None`
     /// where no row of that length can ever tell the target.
     #[must_use]

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 use super::control::ControlMetrics;
@@ -186,7 +187,9 @@ impl Timer {
         Self(Instant::now())
     }
 
-    fn seconds(self) -> f64 {
+    /// Seconds since its start.
+    #[must_use]
+    pub fn seconds(self) -> f64 {
         self.0.elapsed().as_secs_f64()
     }
 }
@@ -199,6 +202,9 @@ pub struct SpeculationMetrics {
     draft_tokens: IntCounter,
     accepted_tokens: IntCounter,
     accepted_per_position: IntCounterVec,
+    drafted_per_position: IntCounterVec,
+    steps: IntCounterVec,
+    decode_duration: Histogram,
     verify_calls: IntCounterVec,
     verify_duration: HistogramVec,
     verify_refused: IntCounterVec,
@@ -229,6 +235,28 @@ impl SpeculationMetrics {
                 "vllm:spec_decode_num_accepted_tokens_per_pos_total",
                 "Accepted tokens per draft position.",
                 &["position"],
+            )?,
+            drafted_per_position: counters(
+                registry,
+                "sidedraft_drafted_tokens_per_pos_total",
+                "Drafted tokens per draft position.",
+                &["position"],
+            )?,
+            steps: counters(
+                registry,
+                "sidedraft_steps_total",
+                "Steps of rollouts (a decode stream or a verified proposal) by why they were taken.",
+                &["mode", "reason"],
+            )?,
+            decode_duration: add(
+                registry,
+                Histogram::with_opts(
+                    HistogramOpts::new(
+                        "sidedraft_decode_duration_seconds",
+                        "Time that rollouts spent in a decode stream.",
+                    )
+                    .buckets(SECONDS.to_vec()),
+                )?,
             )?,
             verify_calls: counters(
                 registry,
@@ -277,9 +305,23 @@ impl SpeculationMetrics {
         self.drafts.inc();
         self.draft_tokens.inc_by(drafted as u64);
         self.accepted_tokens.inc_by(accepted as u64);
-        for position in 0..accepted {
-            self.accepted_per_position.with_label_values(&[&position.to_string()]).inc();
+        for position in 0..drafted {
+            let position_label = position.to_string();
+            self.drafted_per_position.with_label_values(&[&position_label]).inc();
+            if position < accepted {
+                self.accepted_per_position.with_label_values(&[&position_label]).inc();
+            }
         }
+    }
+
+    /// Counts a step of a rollout in `mode`, taken for `reason`.
+    pub fn step(&self, mode: &str, reason: &str) {
+        self.steps.with_label_values(&[mode, reason]).inc();
+    }
+
+    /// Times a decode stream until the result is dropped.
+    pub fn decoding(&self) -> HistogramTimer {
+        self.decode_duration.start_timer()
     }
 
     /// Counts a refused verification by `strategy`.

@@ -31,6 +31,8 @@ pub struct Call<'a> {
     /// Whether to compute every position anew instead of only those that the prefix cache lacks; absent leaves it to
     /// the server, which computes all where prompt log-probabilities are asked for. Only the generate route can be told.
     pub skip_cache: Option<bool>,
+    /// Whether a stream ends with how many prompt tokens the prefix cache served.
+    pub stream_usage: bool,
 }
 
 impl<'a> Call<'a> {
@@ -48,6 +50,7 @@ impl<'a> Call<'a> {
             prompt_logprobs: None,
             detokenize: false,
             skip_cache: None,
+            stream_usage: false,
         }
     }
 }

@@ -10,7 +10,9 @@ use serde_json::value::RawValue;
 use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
 use super::error::UpstreamError;
-use super::wire::{PlaceholderMap, RowMap, Sampled, SamplingFields, WireUsage, is_zero, placeholder_id, rows};
+use super::wire::{
+    PlaceholderMap, RowMap, Sampled, SamplingFields, StreamOptions, WireUsage, is_zero, placeholder_id, rows,
+};
 
 pub(super) const PATH: &str = "/v1/completions";
 
@@ -48,6 +50,8 @@ pub(super) struct WireRequest<'a> {
     session_id: Option<&'a str>,
     return_tokens_as_token_ids: bool,
     stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
 }
 
 fn is_one(n: &usize) -> bool {
@@ -84,6 +88,7 @@ impl<'a> Call<'a> {
             session_id: self.origin.session_id.as_deref(),
             return_tokens_as_token_ids: true,
             stream,
+            stream_options: StreamOptions::of(self, stream),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
 use super::completions::read_rows;
 use super::error::UpstreamError;
-use super::wire::{Candidate, Sampled, SamplingFields, VersionSpan, WireUsage, is_zero};
+use super::wire::{Candidate, Sampled, SamplingFields, StreamOptions, VersionSpan, WireUsage, is_zero};
 
 pub(super) const PATH: &str = "/inference/v1/generate";
 
@@ -24,6 +24,8 @@ pub(super) struct WireRequest<'a> {
     #[serde(skip_serializing_if = "is_zero")]
     priority: i64,
     stream: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stream_options: Option<StreamOptions>,
 }
 
 #[derive(Serialize)]
@@ -77,6 +79,7 @@ impl<'a> Call<'a> {
             cache_salt: self.origin.cache_salt.as_deref(),
             priority: self.origin.priority,
             stream,
+            stream_options: StreamOptions::of(self, stream),
         }
     }
 }

@@ -9,7 +9,7 @@ use super::client::Upstream;
 use super::completions::WireLogprobs;
 use super::error::{Refusal, UpstreamError};
 use super::origin::Origin;
-use super::wire::{Sampled, VersionSpan};
+use super::wire::{Sampled, VersionSpan, WireUsage};
 use super::{completions, generate};
 
 /// By which of the server's routes to sample.
@@ -31,12 +31,32 @@ pub struct DecodedChunk {
     pub finish_reason: Option<String>,
     /// The policy versions of the whole output, which the last chunk of the generate route tells.
     pub versions: Vec<VersionSpan>,
+    /// What the server says of the request as a whole.
+    pub about: About,
+}
+
+/// What the events of a stream say of the request as a whole: some of it early, some at the end.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct About {
+    /// The name under which the server answers.
+    pub model: Option<String>,
+    /// The server's `system_fingerprint`.
+    pub fingerprint: Option<String>,
+    /// Set by the event after the last token, if it was asked for: how many prompt tokens the prefix cache served, where the
+    /// server tells.
+    pub usage: Option<Option<usize>>,
 }
 
 #[derive(Deserialize)]
 struct Chunk<C> {
     #[serde(default = "Vec::new")]
     choices: Vec<C>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    system_fingerprint: Option<String>,
+    #[serde(default)]
+    usage: Option<WireUsage>,
     #[serde(default)]
     error: Option<serde_json::Value>,
 }
@@ -122,7 +142,7 @@ impl Upstream {
 
 fn completion_chunk(choice: CompletionChoice) -> Result<DecodedChunk, String> {
     let tokens = choice.logprobs.map(WireLogprobs::sampled).transpose()?.unwrap_or_default();
-    Ok(DecodedChunk { tokens, finish_reason: choice.finish_reason, versions: Vec::new() })
+    Ok(DecodedChunk { tokens, finish_reason: choice.finish_reason, ..DecodedChunk::default() })
 }
 
 fn generate_chunk(mut choice: generate::WireChoice) -> Result<DecodedChunk, String> {
@@ -130,6 +150,7 @@ fn generate_chunk(mut choice: generate::WireChoice) -> Result<DecodedChunk, Stri
         tokens: choice.sampled()?,
         versions: choice.weight_versions.unwrap_or_default(),
         finish_reason: choice.finish_reason,
+        about: About::default(),
     })
 }
 
@@ -149,7 +170,9 @@ fn parse<C: for<'de> Deserialize<'de>>(
             body: Bytes::copy_from_slice(data),
         })));
     }
-    let decoded = chunk.choices.into_iter().next().map(decoded).transpose().map_err(protocol)?.unwrap_or_default();
+    let Chunk { choices, model, system_fingerprint: fingerprint, usage, .. } = chunk;
+    let mut decoded = choices.into_iter().next().map(decoded).transpose().map_err(protocol)?.unwrap_or_default();
+    decoded.about = About { model, fingerprint, usage: usage.map(WireUsage::cached_tokens) };
     if decoded.tokens.is_empty() && decoded.finish_reason.as_deref() == Some(ABORTED) {
         return Err(UpstreamError::Aborted);
     }

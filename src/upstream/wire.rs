@@ -166,6 +166,19 @@ pub(super) fn rows(list: Vec<Option<RowMap>>) -> Vec<Option<Vec<Candidate>>> {
     list.into_iter().map(|row| row.and_then(|map| map.0)).collect()
 }
 
+/// What a stream is to tell beside its tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(super) struct StreamOptions {
+    include_usage: bool,
+}
+
+impl StreamOptions {
+    /// What `call` asks of its stream; nothing of a reply that is none.
+    pub(super) fn of(call: &super::call::Call<'_>, stream: bool) -> Option<Self> {
+        (stream && call.stream_usage).then_some(Self { include_usage: true })
+    }
+}
+
 /// Token accounting.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Deserialize)]
 pub(super) struct WireUsage {

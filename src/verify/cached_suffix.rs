@@ -61,7 +61,7 @@ impl CachedSuffix {
     }
 
     fn observe(&self, round: &Round<'_>, reply: &Reply, length: usize, index: usize) -> Option<Observation> {
-        let draft = round.proposal.drafts.get(index - round.context.len())?.token;
+        let draft = round.proposal.drafts.get(index - round.start)?.token;
         let rows = reply.choices.first()?.prompt_rows.as_deref()?;
         let rows = PromptRows { rows, cached_tokens: reply.cached_tokens, runner: self.runner };
         let row = rows::computed_row(rows, length, index)?;
@@ -105,10 +105,9 @@ impl Verifier for CachedSuffix {
 
     fn verify<'a>(&'a self, round: Round<'a>) -> EvidenceFuture<'a> {
         Box::pin(async move {
-            let tokens = round.tokens();
-            let start = round.context.len();
+            let (tokens, start) = (round.tokens, round.start);
             let (reply, mut recomputed) =
-                self.score(&round, &tokens).await.map(|(reply, anew)| (reply, usize::from(anew)))?;
+                self.score(&round, tokens).await.map(|(reply, anew)| (reply, usize::from(anew)))?;
             let mut observations: Vec<Option<Observation>> =
                 (start..tokens.len()).map(|index| self.observe(&round, &reply, tokens.len(), index)).collect();
             let lost: Vec<usize> =
@@ -120,7 +119,7 @@ impl Verifier for CachedSuffix {
                 versions.push(version);
                 samples.into_iter().map(Observation::Sampled).collect()
             } else {
-                let each = lost.iter().map(|index| self.recover(&round, &tokens, *index));
+                let each = lost.iter().map(|index| self.recover(&round, tokens, *index));
                 let all = futures_util::future::try_join_all(each).await?;
                 recomputed += all.iter().filter(|recovered| recovered.recomputed).count();
                 versions.extend(all.iter().map(|recovered| recovered.version.clone()));
@@ -137,7 +136,7 @@ impl Verifier for CachedSuffix {
                 return Err(mixed_versions());
             }
             let sampled = choice.tokens.into_iter().next().ok_or_else(protocol)?;
-            let bonus = self.bonus(&round, &tokens, sampled).await?;
+            let bonus = self.bonus(&round, tokens, sampled).await?;
             let observations = observations.into_iter().flatten().collect();
             Ok(Evidence { observations, bonus, version: choice.version, lost_rows, recomputed })
         })

@@ -25,8 +25,7 @@ impl Verifier for FanOut {
 
     fn verify<'a>(&'a self, round: Round<'a>) -> EvidenceFuture<'a> {
         Box::pin(async move {
-            let tokens = round.tokens();
-            let prompts = (round.context.len()..=tokens.len()).map(|end| &tokens[..end]).collect();
+            let prompts = (round.start..=round.tokens.len()).map(|end| &round.tokens[..end]).collect();
             let (mut samples, version) = self.sampler.sample_each(round.terms, prompts).await?;
             let bonus = samples.pop().ok_or_else(|| UpstreamError::Protocol {
                 path: "/v1/completions",

@@ -77,22 +77,14 @@ pub struct Terms {
 pub struct Round<'a> {
     /// What the rollout's calls have in common.
     pub terms: &'a Terms,
-    /// Prompt and everything committed; not empty.
-    pub context: &'a [TokenId],
+    /// Prompt and everything committed, then the drafts.
+    pub tokens: &'a [TokenId],
+    /// How many of them come before the drafts; not 0.
+    pub start: usize,
     /// At least one draft.
     pub proposal: &'a Proposal,
     /// How many of the likeliest tokens a row should list.
     pub row_length: usize,
-}
-
-impl Round<'_> {
-    /// Context and drafts in one.
-    fn tokens(&self) -> Vec<TokenId> {
-        let mut tokens = Vec::with_capacity(self.context.len() + self.proposal.drafts.len());
-        tokens.extend_from_slice(self.context);
-        tokens.extend(self.proposal.tokens());
-        tokens
-    }
 }
 
 /// What the target says of a proposal.

@@ -29,12 +29,12 @@ impl Verifier for PromptLogprobs {
 
     fn verify<'a>(&'a self, round: Round<'a>) -> EvidenceFuture<'a> {
         Box::pin(async move {
-            let tokens = round.tokens();
+            let tokens = round.tokens;
             let call = Call {
                 sampling: Cow::Borrowed(&round.terms.fields),
                 logprobs: round.terms.logprobs,
                 prompt_logprobs: Some(round.row_length),
-                ..Call::new(&round.terms.origin, &tokens)
+                ..Call::new(&round.terms.origin, tokens)
             };
             let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
             let choice = self.upstream.complete(&call).await?.choices.into_iter().next();
@@ -43,7 +43,7 @@ impl Verifier for PromptLogprobs {
             if prompt_rows.len() != tokens.len() {
                 return Err(protocol(format!("{} rows for {} prompt tokens", prompt_rows.len(), tokens.len())));
             }
-            let drafted = prompt_rows[round.context.len()..].iter().zip(round.proposal.tokens());
+            let drafted = prompt_rows[round.start..].iter().zip(round.proposal.tokens());
             let observations = drafted.map(|(row, draft)| {
                 let row = row.as_deref().ok_or_else(|| protocol("a row is missing".to_owned()))?;
                 rows::observation(row, round.row_length, draft)

@@ -153,7 +153,8 @@ impl Sampler {
         Ok((drawn.into_iter().map(|(scored, _)| scored).collect(), version))
     }
 
-    /// Up to `max_tokens` tokens after `context`, as they come. Dropping the stream aborts them.
+    /// Up to `max_tokens` tokens after `context`, as they come; the last event tells of the prefix cache, if that is asked for.
+    /// Dropping the stream aborts them.
     ///
     /// # Errors
     /// When the server refuses; later, as an item, when the stream breaks off.
@@ -162,8 +163,10 @@ impl Sampler {
         terms: &Terms,
         context: &[TokenId],
         max_tokens: usize,
+        stream_usage: bool,
     ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
-        self.upstream.decode(&self.call(terms, context, max_tokens), terms.route).await
+        let call = Call { stream_usage, ..self.call(terms, context, max_tokens) };
+        self.upstream.decode(&call, terms.route).await
     }
 
     fn call<'a>(&self, terms: &'a Terms, context: &'a [TokenId], max_tokens: usize) -> Call<'a> {

@@ -60,7 +60,7 @@ def main() -> int:
 def _command(options: argparse.Namespace) -> list[str]:
     words = [options.binary, "serve", "--upstream", options.direct, "--listen", "127.0.0.1:0"]
     words += ["--draft-model", options.draft_model, "--tokenizer", options.model, "--drafter", options.drafter]
-    words += ["--draft-tokens", options.draft_tokens, *options.serve]
+    words += ["--speculate", "always", "--draft-tokens", options.draft_tokens, *options.serve]
     return [str(word) for word in words]
 
 

@@ -35,7 +35,7 @@ impl Model {
             left < 0.0
         });
         let token = drawn.unwrap_or(&list[0]).0;
-        Draft { token, q: DraftDistribution::Listed(list) }
+        Draft::new(token, DraftDistribution::Listed(list))
     }
 }
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod aborts;
+mod bench;
 mod bench_proxy;
 mod binary;
 mod cancellation;

@@ -38,7 +38,7 @@ impl DraftLaw {
             return Draft::certain(token);
         }
         let list = (0..).zip(&self.q).filter(|(_, q)| **q > 0.0).map(|(id, q)| (id, *q)).collect();
-        Draft { token, q: DraftDistribution::Listed(list) }
+        Draft::new(token, DraftDistribution::Listed(list))
     }
 }
 

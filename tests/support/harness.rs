@@ -80,10 +80,14 @@ impl Harness {
     }
 }
 
-/// The settings that flags amount to.
+/// The settings that flags amount to. Tests are about what happens when drafts are verified, so unless the flags say
+/// when to speculate, it is wherever there is a draft, with a fixed length.
 pub fn settings(upstream: &str, flags: &[&str]) -> ServeSettings {
     let fixed = ["sidedraft", "--upstream", upstream, "--listen", "127.0.0.1:0"];
-    Flags::try_parse_from(fixed.iter().chain(flags)).unwrap().serve
+    let says = |name: &str| flags.iter().any(|flag| *flag == name);
+    let always: &[&str] = if says("--speculate") { &[] } else { &["--speculate", "always"] };
+    let length: &[&str] = if says("--speculate") || says("--draft-tokens") { &[] } else { &["--draft-tokens", "4"] };
+    Flags::try_parse_from(fixed.iter().chain(always).chain(length).chain(flags)).unwrap().serve
 }
 
 /// An HTTP client that gives up rather than hang a test.

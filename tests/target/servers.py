@@ -56,13 +56,13 @@ class Server:
             return False
 
 
-def launch(preset: str, port: int | None = None, extra: list[str] | None = None) -> Server:
+def launch(preset: str, model: Path, port: int | None = None, extra: list[str] | None = None) -> Server:
     """Starts a server and returns at once. Call from the main thread (see `die_with_parent`)."""
     port = port or _free_port()
     layout.LOGS.mkdir(parents=True, exist_ok=True)
     log = layout.LOGS / f"{preset}-{port}.log"
     command = [str(layout.PYTHON), "-m", "vllm.entrypoints.cli.main"]
-    command += presets.arguments(preset, str(layout.MODEL), port) + (extra or [])
+    command += presets.arguments(preset, str(model), port) + (extra or [])
     with open(log, "wb") as output:
         process = subprocess.Popen(
             command,

@@ -3,8 +3,8 @@
 
     target.py setup                            build what is needed (once; minutes)
     target.py paths                            where it was built, as JSON
-    target.py serve PRESET [--port P] [-- …]   one server, until stdin closes
-    target.py with PRESET[,PRESET…] -- CMD …   a command with servers beside it
+    target.py serve PRESET [--port P] [--model DIR] [-- …]   one server, until stdin closes
+    target.py with PRESET[,PRESET…] [--model DIR] -- CMD …   a command with servers beside it
 
 `serve` prints one line of JSON once the server answers, {"url", "pid", "preset", "model"}, and
 stops it when stdin reaches its end or on SIGTERM or SIGINT. Words after `--` go to vLLM.
@@ -12,6 +12,8 @@ stops it when stdin reaches its end or on SIGTERM or SIGINT. Words after `--` go
 `with` starts the servers, runs the command with SIDEDRAFT_TARGET_<PRESET> set to each one's URL
 (upper case, `-` as `_`), and with SIDEDRAFT_TARGET_MODEL_DIR, SIDEDRAFT_TARGET_GGUF and
 SIDEDRAFT_TARGET_PYTHON. Its exit status is the command's.
+
+The model is SmolLM2-135M-Instruct, or the Hugging Face folder that `--model` names.
 
 Presets: float32, bfloat16, float32-plain, bfloat16-plain (see presets.py).
 """
@@ -24,6 +26,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import layout
 import presets
@@ -71,7 +74,7 @@ def _paths(_options: argparse.Namespace) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     set_up()
-    with _running([options.preset], options.port, options.rest) as (server,):
+    with _running([options.preset], options.model, options.port, options.rest) as (server,):
         print(json.dumps(server.description()), flush=True)
         _wait_for_end_of_stdin(server)
     return 0
@@ -79,9 +82,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _with(options: argparse.Namespace) -> int:
     set_up()
-    with _running(options.presets) as running:
+    with _running(options.presets, options.model) as running:
         environment = os.environ | {
-            "SIDEDRAFT_TARGET_MODEL_DIR": str(layout.MODEL),
+            "SIDEDRAFT_TARGET_MODEL_DIR": str(options.model),
             "SIDEDRAFT_TARGET_GGUF": str(layout.GGUF),
             "SIDEDRAFT_TARGET_PYTHON": str(layout.PYTHON),
         }
@@ -91,12 +94,12 @@ def _with(options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _running(names: list[str], port: int | None = None, extra: list[str] | None = None):
+def _running(names: list[str], model: Path, port: int | None = None, extra: list[str] | None = None):
     """Servers that answer; they are stopped however the block ends."""
     started: list[servers.Server] = []
     try:
         for name in names:
-            started.append(servers.launch(name, port, extra))
+            started.append(servers.launch(name, model, port, extra))
         servers.wait_until_healthy(started)
         yield started
     finally:
@@ -163,6 +166,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
     beside = verbs.add_parser("with", help="run a command with servers beside it")
     beside.add_argument("presets", type=_preset_list, metavar="PRESET[,PRESET…]")
     beside.set_defaults(run=_with)
+    for verb in (serve, beside):
+        verb.add_argument("--model", type=Path, default=layout.MODEL, metavar="DIR", help="serve this folder's model")
 
     options = parser.parse_args(words[:cut])
     options.rest = words[cut + 1 :]

@@ -1,6 +1,23 @@
 //! `sidedraft bench`: what the sidecar brings, measured against the server itself, round by round.
 
+mod client;
+mod compare;
+mod comparison;
+mod counters;
+#[cfg(test)]
+mod fixture;
+mod page;
+mod plan;
+mod progress;
+mod record;
+mod request;
+mod run;
+mod servers;
 mod settings;
+mod stats;
+mod summary;
+mod table;
+mod workload;
 
 use std::process::ExitCode;
 
@@ -32,5 +49,5 @@ pub(super) fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
         return bench_proxy::run(settings);
     }
     let Some(settings) = command.compare else { anyhow::bail!("nothing to measure: give --workload") };
-    anyhow::bail!("cannot measure {} yet", settings.workload.len())
+    compare::compare(&settings)
 }

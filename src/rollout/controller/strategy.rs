@@ -1,38 +1,10 @@
-//! What to do next in a rollout: a pure function of what is known. For now with a fixed draft length.
+//! The way to have a proposal verified, and how much to ask for.
 
+use super::Policy;
+use super::tail::Tails;
 use crate::speculation::Sampling;
 use crate::upstream::Capabilities;
 use crate::verify::Strategy;
-
-/// The operator's choices.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Policy {
-    /// Tokens to draft in a round.
-    pub draft_tokens: usize,
-    /// Verify this way wherever it is possible, instead of by the best way.
-    pub strategy: Option<Strategy>,
-    /// At most so many log-probabilities a row, whatever the server would give.
-    pub row_limit: usize,
-    /// Up to this many tokens of context, scoring all of it anew is cheaper than a sample after each draft.
-    pub short_context: usize,
-    /// Speculate requests with a seed: what comes is a sample, but not the one that the server's seed would give.
-    pub speculate_seeded: bool,
-    /// How many tokens to decode plainly when no drafter has a proposal, before asking again.
-    pub decode_burst: usize,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self {
-            draft_tokens: 4,
-            strategy: None,
-            row_limit: 20,
-            short_context: 128,
-            speculate_seeded: false,
-            decode_burst: 16,
-        }
-    }
-}
 
 /// How to have a proposal verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +19,7 @@ pub struct Plan {
 ///
 /// `sampling` is absent where the raw distribution does not tell what is sampled, or the server's defaults for what the
 /// client left out are unknown: then only the server's own samples can tell. `logprobs` is what the client wants with each token.
+/// `tails` says how long a row has to be for the token to be found in it, where any length will do.
 #[must_use]
 pub fn plan(
     policy: &Policy,
@@ -54,10 +27,13 @@ pub fn plan(
     sampling: Option<&Sampling>,
     logprobs: usize,
     context_length: usize,
+    tails: &Tails,
 ) -> Plan {
     let by_sampling = Plan { strategy: Strategy::FanOut, row_length: 0 };
     let limit = policy.row_limit.max(logprobs).min(capabilities.max_logprobs);
     let Some(row_length) = sampling.and_then(|sampling| sampling.row_length(limit)) else { return by_sampling };
+    let any_will_do = sampling.is_some_and(Sampling::is_raw);
+    let row_length = if any_will_do { tails.shortest_row(row_length) } else { row_length };
     let row_length = row_length.max(logprobs);
     let cheapest = if Strategy::CachedSuffix.is_available(capabilities) {
         Strategy::CachedSuffix
@@ -100,7 +76,7 @@ mod tests {
     }
 
     fn chosen(route: GenerateRoute, sampling: Option<Sampling>, context_length: usize) -> Strategy {
-        plan(&Policy::default(), &capabilities(route), sampling.as_ref(), 0, context_length).strategy
+        plan(&Policy::default(), &capabilities(route), sampling.as_ref(), 0, context_length, &Tails::default()).strategy
     }
 
     #[test]
@@ -122,7 +98,7 @@ mod tests {
     fn a_row_lists_what_the_client_wants_and_shows_the_border_of_top_k() {
         let available = capabilities(GenerateRoute::Available);
         let length = |sampling: Option<Sampling>, logprobs| {
-            plan(&Policy::default(), &available, sampling.as_ref(), logprobs, 50).row_length
+            plan(&Policy::default(), &available, sampling.as_ref(), logprobs, 50, &Tails::default()).row_length
         };
         assert_eq!(length(Sampling::new(0.0, None, 1.0, 0.0), 0), 2);
         assert_eq!(length(Sampling::new(0.0, None, 1.0, 0.0), 5), 5);

@@ -1,0 +1,306 @@
+//! What was measured: the state from which every decision is made.
+
+use std::sync::LazyLock;
+
+use super::acceptance::{Judged, Record};
+use super::curve::Curve;
+use super::forecast::{Company, RoundCost};
+use super::line::{Cost, Line};
+use super::tail::Tails;
+use crate::verify::Strategy;
+
+/// Verifications up to so many requests at once tell the cost of one; more than that, only how they hinder each other.
+const NEARLY_ALONE: f64 = 2.5;
+/// A measured mean of this weight is as good as any.
+const KNOWN: f64 = 2.0;
+/// After so many rounds without one, the time of a decoded token is due to be measured again.
+const STALE_AFTER: u32 = 500;
+
+/// Something that was measured. Times are in seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Measurement {
+    /// A rollout got tokens from a decode stream.
+    Decoded {
+        /// Requests that the server worked on meanwhile.
+        load: f64,
+        /// From one token to the next, the work of verifications in between taken off.
+        interval: f64,
+        /// How many intervals it is the mean of.
+        tokens: f64,
+    },
+    /// A proposal was verified.
+    Verified {
+        /// Which way.
+        strategy: Strategy,
+        /// Who else was there.
+        company: Company,
+        /// Tokens that the server had to compute.
+        new_tokens: f64,
+        /// The round's drafting and other work.
+        elsewhere: f64,
+        /// Until the reply.
+        seconds: f64,
+    },
+    /// A drafter made a proposal.
+    Drafted {
+        /// Which one.
+        drafter: usize,
+        /// How long a proposal.
+        tokens: usize,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Drafts were judged.
+    Judged {
+        /// By whom they were drafted.
+        drafter: usize,
+        /// The drafts that were reached.
+        drafts: Vec<Judged>,
+    },
+    /// A round took time beside drafting and verification.
+    Extra {
+        /// Whether under greedy sampling.
+        greedy: bool,
+        /// How long.
+        seconds: f64,
+    },
+    /// Rows showed how much probability lies beyond their first entries.
+    Tail(Tails),
+    /// The server's own gauges were read.
+    Server {
+        /// Requests that it works on, or that wait there, beside those of this sidecar.
+        others: f64,
+        /// Tokens in a block of its prefix cache.
+        block_size: Option<usize>,
+    },
+}
+
+/// Everything that was measured.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Costs {
+    decode: Curve,
+    rounds_since_decode: u32,
+    verify: [Verification; 3],
+    drafters: Vec<DrafterCosts>,
+    extra: [Mean; 2],
+    /// How much probability lies beyond the first entries of a row.
+    pub tails: Tails,
+    /// Requests at the server beside those of this sidecar.
+    pub others: f64,
+    /// Tokens in a block of the server's prefix cache, where it tells.
+    pub block_size: Option<usize>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Verification {
+    /// Of one that is nearly alone, beyond the step that it takes part in.
+    line: Line,
+    /// How much longer it took than was foreseen, by load.
+    excess: Curve,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+struct DrafterCosts {
+    line: Line,
+    record: Record,
+}
+
+/// A mean that fades.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Mean {
+    value: f64,
+    weight: f64,
+}
+
+impl Mean {
+    fn observe(&mut self, value: f64) {
+        self.weight = (self.weight + 1.0).min(50.0);
+        self.value += (value - self.value) / self.weight;
+    }
+}
+
+fn place(strategy: Strategy) -> usize {
+    match strategy {
+        Strategy::CachedSuffix => 0,
+        Strategy::PromptLogprobs => 1,
+        Strategy::FanOut => 2,
+    }
+}
+
+impl Costs {
+    /// Nothing is known yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in a measurement.
+    pub fn observe(&mut self, measurement: Measurement) {
+        match measurement {
+            Measurement::Decoded { load, interval, tokens } => {
+                self.rounds_since_decode = 0;
+                self.decode.observe(load, interval, tokens / 4.0);
+            }
+            Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds } => {
+                self.rounds_since_decode = self.rounds_since_decode.saturating_add(1);
+                self.verified(strategy, company, new_tokens, elsewhere, seconds);
+            }
+            Measurement::Drafted { drafter, tokens, seconds } => {
+                let prior = self.draft_prior();
+                self.drafter(drafter).line.observe(tokens as f64, seconds, prior);
+            }
+            Measurement::Judged { drafter, drafts } => {
+                let record = &mut self.drafter(drafter).record;
+                drafts.into_iter().for_each(|judged| record.observe(judged));
+            }
+            Measurement::Extra { greedy, seconds } => self.extra[usize::from(greedy)].observe(seconds),
+            Measurement::Tail(tails) => self.tails.merge(&tails),
+            Measurement::Server { others, block_size } => {
+                self.others = others;
+                self.block_size = block_size.or(self.block_size);
+            }
+        }
+    }
+
+    /// Seconds from one decoded token to the next where the server works on so many requests; absent before any was
+    /// measured.
+    #[must_use]
+    pub fn interval(&self, load: f64) -> Option<f64> {
+        self.decode.at(load)
+    }
+
+    /// Whether decoding at this load has to be measured before it can be compared with anything.
+    #[must_use]
+    pub fn is_unmeasured(&self, load: f64) -> bool {
+        self.decode.weight_at(load) < KNOWN && !self.decode.surrounds(load, KNOWN)
+    }
+
+    /// Whether decoding was measured so long ago that it may have changed.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.rounds_since_decode > STALE_AFTER
+    }
+
+    /// What is known of a drafter's proposals.
+    #[must_use]
+    pub fn record(&self, drafter: usize) -> &Record {
+        static UNKNOWN: LazyLock<Record> = LazyLock::new(Record::default);
+        self.drafters.get(drafter).map_or(&UNKNOWN, |costs| &costs.record)
+    }
+
+    /// How much longer verifications take at this load than the pure arithmetic says.
+    #[must_use]
+    pub fn excess(&self, strategy: Strategy, load: f64) -> f64 {
+        self.verify[place(strategy)].excess.at(load).unwrap_or(1.0).clamp(0.25, 4.0)
+    }
+
+    /// What a round costs where the server works on so many requests of its own and others' in all; absent before decoding
+    /// was measured. `others` of them decode.
+    #[must_use]
+    pub fn round(
+        &self,
+        strategy: Strategy,
+        drafter: Option<usize>,
+        greedy: bool,
+        load: f64,
+        others: f64,
+    ) -> Option<RoundCost> {
+        let interval = self.decode.at(load)?;
+        let row = self.decode.slope().min(interval / load.max(1.0));
+        let base = interval - row * (load - others);
+        let draft = drafter.and_then(|drafter| self.drafters.get(drafter));
+        let draft = draft.map_or(Cost { fixed: 0.0, each: 0.0 }, |costs| costs.line.fit(self.draft_prior()));
+        let verify = self.verify[place(strategy)].line.fit(self.verify_prior());
+        Some(RoundCost { base, row, verify, draft, extra: self.extra[usize::from(greedy)].value })
+    }
+
+    fn drafter(&mut self, drafter: usize) -> &mut DrafterCosts {
+        if self.drafters.len() <= drafter {
+            self.drafters.resize_with(drafter + 1, DrafterCosts::default);
+        }
+        &mut self.drafters[drafter]
+    }
+
+    fn verified(&mut self, strategy: Strategy, company: Company, new_tokens: f64, elsewhere: f64, seconds: f64) {
+        let load = company.speculating + company.decoding;
+        let Some(cost) = self.round(strategy, None, true, load, company.decoding) else { return };
+        let prior = self.verify_prior();
+        let foreseen = cost.verification(new_tokens, elsewhere, company);
+        let verification = &mut self.verify[place(strategy)];
+        if load < NEARLY_ALONE || verification.line.weight() < KNOWN {
+            let own = cost.verify.of(new_tokens);
+            verification.line.observe(new_tokens, (seconds - (foreseen - own)).max(0.0), prior);
+        }
+        verification.excess.observe(load, seconds / foreseen, 1.0);
+    }
+
+    /// A guess for the first rounds, from what a decoded token takes.
+    fn verify_prior(&self) -> Cost {
+        let step = self.decode.at(1.0).unwrap_or(0.01);
+        Cost { fixed: 0.25 * step, each: 0.03 * step }
+    }
+
+    fn draft_prior(&self) -> Cost {
+        let step = self.decode.at(1.0).unwrap_or(0.01);
+        Cost { fixed: 0.05 * step, each: 0.1 * step }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn alone() -> Company {
+        Company { speculating: 1.0, decoding: 0.0 }
+    }
+
+    /// A server of known costs that was measured at loads 1 to 32.
+    fn measured() -> Costs {
+        let mut costs = Costs::new();
+        for load in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0] {
+            costs.observe(Measurement::Decoded { load, interval: 0.0062 + 0.00003 * load, tokens: 40.0 });
+        }
+        costs
+    }
+
+    #[test]
+    fn the_costs_of_verification_are_found_again() {
+        let mut costs = measured();
+        for index in 0..80_u32 {
+            let new_tokens = f64::from(index % 20);
+            let seconds = 0.0062 + 0.00003 + 0.0012 + 0.00004 * new_tokens;
+            let strategy = Strategy::CachedSuffix;
+            costs.observe(Measurement::Verified { strategy, company: alone(), new_tokens, elsewhere: 0.0, seconds });
+        }
+        let cost = costs.round(Strategy::CachedSuffix, Some(0), true, 1.0, 0.0).unwrap();
+        assert!((cost.verify.fixed - 0.0012).abs() < 1e-4, "{cost:?}");
+        assert!((cost.verify.each - 0.00004).abs() < 1.5e-5, "{cost:?}");
+        assert!((cost.base - 0.0062).abs() < 1e-4 && (cost.row - 0.00003).abs() < 1e-5, "{cost:?}");
+        assert!((costs.excess(Strategy::CachedSuffix, 1.0) - 1.0).abs() < 0.05);
+    }
+
+    #[test]
+    fn nothing_is_forecast_before_decoding_was_measured() {
+        let costs = Costs::new();
+        assert_eq!(costs.round(Strategy::FanOut, Some(0), true, 1.0, 0.0), None);
+        assert!(costs.is_unmeasured(1.0));
+        assert!(!measured().is_unmeasured(1.0) && !measured().is_unmeasured(12.0));
+        assert!(measured().is_unmeasured(500.0), "far beyond what was measured");
+    }
+
+    #[test]
+    fn decoding_is_measured_again_after_many_rounds() {
+        let mut costs = measured();
+        let round = Measurement::Verified {
+            strategy: Strategy::CachedSuffix,
+            company: alone(),
+            new_tokens: 8.0,
+            elsewhere: 0.0,
+            seconds: 0.008,
+        };
+        (0..=STALE_AFTER).for_each(|_| costs.observe(round.clone()));
+        assert!(costs.is_stale());
+        costs.observe(Measurement::Decoded { load: 1.0, interval: 0.006, tokens: 8.0 });
+        assert!(!costs.is_stale());
+    }
+}

@@ -1,0 +1,117 @@
+//! A quantity as a function of the load it was measured under.
+
+/// Buckets of load, each twice as wide as the last: 1, 2, 3–4, 5–8, …
+const BUCKETS: usize = 14;
+/// What a bucket remembers, in units of weight: older measurements fade as newer ones come.
+const MEMORY: f64 = 64.0;
+/// A bucket that knows as much as this is trusted: a single value may be a stall of the machine.
+const SETTLED: f64 = 8.0;
+/// In a settled bucket, a value above so many times the mean counts as that much.
+const OUTLIER: f64 = 3.0;
+
+/// Means by load.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Curve {
+    points: [Point; BUCKETS],
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+struct Point {
+    load: f64,
+    value: f64,
+    weight: f64,
+}
+
+fn bucket(load: f64) -> usize {
+    (load.max(1.0).log2().ceil() as usize).min(BUCKETS - 1)
+}
+
+impl Curve {
+    /// Takes in a value that was measured at `load`, as good as `weight` single ones.
+    pub fn observe(&mut self, load: f64, value: f64, weight: f64) {
+        let point = &mut self.points[bucket(load)];
+        let value = if point.weight >= SETTLED { value.min(OUTLIER * point.value) } else { value };
+        point.weight = (point.weight + weight).min(MEMORY);
+        let share = (weight / point.weight).min(1.0);
+        point.value += share * (value - point.value);
+        point.load += share * (load - point.load);
+    }
+
+    /// How much is known about this load itself, up to [`MEMORY`].
+    #[must_use]
+    pub fn weight_at(&self, load: f64) -> f64 {
+        self.points[bucket(load)].weight
+    }
+
+    /// The value at `load`: between known points by a straight line, beyond them that of the nearest.
+    #[must_use]
+    pub fn at(&self, load: f64) -> Option<f64> {
+        let mut below: Option<&Point> = None;
+        for point in self.known() {
+            if point.load >= load {
+                return Some(match below {
+                    None => point.value,
+                    Some(below) => {
+                        let way = (load - below.load) / (point.load - below.load).max(f64::EPSILON);
+                        below.value + way * (point.value - below.value)
+                    }
+                });
+            }
+            below = Some(point);
+        }
+        below.map(|point| point.value)
+    }
+
+    /// How much the value grows with each unit of load, by least squares over the known points; never negative, and 0
+    /// while a single point is known.
+    #[must_use]
+    pub fn slope(&self) -> f64 {
+        let count = self.known().count() as f64;
+        if count < 2.0 {
+            return 0.0;
+        }
+        let mean_load = self.known().map(|point| point.load).sum::<f64>() / count;
+        let mean_value = self.known().map(|point| point.value).sum::<f64>() / count;
+        let covariance: f64 = self.known().map(|p| (p.load - mean_load) * (p.value - mean_value)).sum();
+        let variance: f64 = self.known().map(|p| (p.load - mean_load).powi(2)).sum();
+        (covariance / variance.max(f64::EPSILON)).max(0.0)
+    }
+
+    /// Whether values of at least this weight are known both below and above `load`.
+    #[must_use]
+    pub fn surrounds(&self, load: f64, weight: f64) -> bool {
+        let known = || self.points.iter().filter(move |point| point.weight >= weight);
+        known().any(|point| point.load <= load) && known().any(|point| point.load >= load)
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Point> {
+        self.points.iter().filter(|point| point.weight > 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_found_again_between_the_loads_that_were_measured() {
+        let mut curve = Curve::default();
+        for load in [1.0, 2.0, 4.0, 16.0, 64.0] {
+            (0..10).for_each(|_| curve.observe(load, 6.0 + 0.5 * load, 1.0));
+        }
+        assert!((curve.at(10.0).unwrap() - 11.0).abs() < 1e-9);
+        assert!((curve.slope() - 0.5).abs() < 1e-9);
+        assert_eq!(curve.at(1000.0), curve.at(64.0), "beyond what was measured, nothing is made up");
+        assert_eq!(Curve::default().at(1.0), None);
+    }
+
+    #[test]
+    fn a_stall_moves_a_settled_mean_by_little_and_a_lasting_change_by_all_of_it() {
+        let mut curve = Curve::default();
+        (0..64).for_each(|_| curve.observe(1.0, 10.0, 1.0));
+        curve.observe(1.0, 10_000.0, 1.0);
+        assert!(curve.at(1.0).unwrap() < 10.5);
+        (0..400).for_each(|_| curve.observe(1.0, 20.0, 1.0));
+        assert!((curve.at(1.0).unwrap() - 20.0).abs() < 0.1);
+    }
+}

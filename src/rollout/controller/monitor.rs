@@ -1,0 +1,204 @@
+//! Collects what rollouts measure, watches the server's own gauges, and hands out what is known.
+//!
+//! One task owns the costs. Rollouts send it what they measured and read its latest state without waiting for anybody.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::costs::{Costs, Measurement};
+use super::groups::Groups;
+use crate::upstream::Upstream;
+
+/// How often the server's gauges are read while rollouts run.
+const POLL: Duration = Duration::from_secs(2);
+/// Measurements that may wait; more are dropped, for each is one of many.
+const QUEUE: usize = 1024;
+/// Tokens that may be lost to finding out, for each token that was committed.
+const ALLOWANCE: f64 = 0.005;
+/// More than this is not saved up.
+const MOST_ALLOWANCE: f64 = 20.0;
+const MICRO: f64 = 1e6;
+
+/// What rollouts know of each other and of the server. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    measurements: mpsc::Sender<Measurement>,
+    costs: watch::Receiver<Arc<Costs>>,
+    load: Arc<Load>,
+    /// Rollouts of the same prompt.
+    pub groups: Arc<Groups>,
+}
+
+/// Who is under way, counted as it happens.
+#[derive(Debug, Default)]
+pub struct Load {
+    rollouts: AtomicUsize,
+    speculating: AtomicUsize,
+    at_server: AtomicUsize,
+    /// Microseconds of the server's time that verifications took, all told.
+    verification_work: AtomicU64,
+    /// Millionths of tokens that may still be lost to finding out.
+    allowance: AtomicU64,
+}
+
+/// One more in a count, until it is dropped.
+#[derive(Debug)]
+pub struct Present {
+    load: Arc<Load>,
+    count: fn(&Load) -> &AtomicUsize,
+}
+
+impl Present {
+    fn new(load: &Arc<Load>, count: fn(&Load) -> &AtomicUsize) -> Self {
+        count(load).fetch_add(1, Ordering::Relaxed);
+        Self { load: Arc::clone(load), count }
+    }
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        (self.count)(&self.load).fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    /// Rollouts under way.
+    #[must_use]
+    pub fn rollouts(&self) -> f64 {
+        self.rollouts.load(Ordering::Relaxed) as f64
+    }
+
+    /// Those of them that speculate.
+    #[must_use]
+    pub fn speculating(&self) -> f64 {
+        self.speculating.load(Ordering::Relaxed) as f64
+    }
+
+    /// Seconds of the server's time that verifications took since the start.
+    #[must_use]
+    pub fn verification_work(&self) -> f64 {
+        self.verification_work.load(Ordering::Relaxed) as f64 / MICRO
+    }
+
+    /// Notes a verification.
+    pub fn worked(&self, seconds: f64) {
+        self.verification_work.fetch_add((seconds * MICRO) as u64, Ordering::Relaxed);
+    }
+
+    /// Tokens that may be lost to finding out.
+    #[must_use]
+    pub fn allowance(&self) -> f64 {
+        self.allowance.load(Ordering::Relaxed) as f64 / MICRO
+    }
+
+    /// Takes so many of them, if there are as many.
+    pub fn spend(&self, tokens: f64) -> bool {
+        let cost = (tokens * MICRO) as u64;
+        let left = |allowance: u64| allowance.checked_sub(cost);
+        self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
+    }
+
+    /// Notes committed tokens, which make up for what is lost.
+    pub fn committed(&self, tokens: usize) {
+        let earned = (tokens as f64 * ALLOWANCE * MICRO) as u64;
+        let more = |allowance: u64| Some((allowance + earned).min((MOST_ALLOWANCE * MICRO) as u64));
+        // It always changes something.
+        let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+}
+
+impl Monitor {
+    /// Starts the task that collects, which ends with the last clone of the monitor. The gauges of `server` are watched, if
+    /// anything depends on them.
+    #[must_use]
+    pub fn start(server: Option<Upstream>) -> Self {
+        let (measurements, received) = mpsc::channel(QUEUE);
+        let (published, costs) = watch::channel(Arc::new(Costs::new()));
+        let load = Arc::new(Load::default());
+        let collector = Collector { costs: Costs::new(), published };
+        tokio::spawn(collector.run(received));
+        if let Some(server) = server {
+            tokio::spawn(watch_server(server, Arc::clone(&load), measurements.downgrade()));
+        }
+        Self { measurements, costs, load, groups: Arc::default() }
+    }
+
+    /// Who is under way.
+    #[must_use]
+    pub fn load(&self) -> &Load {
+        &self.load
+    }
+
+    /// Counts a rollout until the result is dropped.
+    #[must_use]
+    pub fn rollout(&self) -> Present {
+        Present::new(&self.load, |load| &load.rollouts)
+    }
+
+    /// Counts a rollout that speculates.
+    #[must_use]
+    pub fn speculating(&self) -> Present {
+        Present::new(&self.load, |load| &load.speculating)
+    }
+
+    /// Counts a request at the server.
+    #[must_use]
+    pub fn at_server(&self) -> Present {
+        Present::new(&self.load, |load| &load.at_server)
+    }
+
+    /// What is known now.
+    #[must_use]
+    pub fn costs(&self) -> Arc<Costs> {
+        Arc::clone(&self.costs.borrow())
+    }
+
+    /// Reports a measurement.
+    pub fn report(&self, measurement: Measurement) {
+        // One that finds no room is one of many.
+        let _ = self.measurements.try_send(measurement);
+    }
+}
+
+struct Collector {
+    costs: Costs,
+    published: watch::Sender<Arc<Costs>>,
+}
+
+impl Collector {
+    async fn run(mut self, mut received: mpsc::Receiver<Measurement>) {
+        let mut batch = Vec::new();
+        while received.recv_many(&mut batch, 64).await > 0 {
+            batch.drain(..).for_each(|measurement| self.costs.observe(measurement));
+            self.published.send_replace(Arc::new(self.costs.clone()));
+        }
+    }
+}
+
+/// Reads the server's gauges while rollouts run, until nobody collects any more. A server that does not tell is taken to
+/// serve nobody else.
+async fn watch_server(server: Upstream, load: Arc<Load>, measurements: mpsc::WeakSender<Measurement>) {
+    let mut poll = tokio::time::interval(POLL);
+    poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        poll.tick().await;
+        if measurements.strong_count() == 0 {
+            return;
+        }
+        if load.rollouts() == 0.0 {
+            continue;
+        }
+        let before = load.at_server.load(Ordering::Relaxed);
+        let Ok(gauges) = server.gauges().await else { continue };
+        let own = before.max(load.at_server.load(Ordering::Relaxed)) as f64;
+        let beyond = gauges.requests - own;
+        // Requests come and go between the two counts.
+        let others = if beyond > 1.0 + 0.25 * own { beyond } else { 0.0 };
+        let Some(measurements) = measurements.upgrade() else { return };
+        // A full queue means that the next reading will do.
+        let _ = measurements.try_send(Measurement::Server { others, block_size: gauges.block_size });
+    }
+}

@@ -1,0 +1,155 @@
+//! Decoding plainly: the server's own stream of tokens, left when another way becomes faster.
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use super::control::Turn;
+use super::controller::{Measurement, Mode};
+use super::driver::Running;
+use super::types::RolloutError;
+use crate::telemetry::Timer;
+use crate::upstream::{About, UpstreamError};
+use crate::verify::{Prefill, sampled_as_scored};
+
+/// Tokens between two of which the time is measured.
+const WINDOW: usize = 8;
+/// A listener that takes longer than this to take a token holds up the measurement, too.
+const PROMPT_LISTENER: f64 = 0.002;
+
+/// The time from token to token, the work of others' verifications taken off.
+struct Window {
+    begun: Instant,
+    work: f64,
+    tokens: usize,
+}
+
+impl Running {
+    /// Decodes up to `length` tokens, or up to a control request, or, once `at_least` have come, until speculation is
+    /// expected to be faster.
+    pub(super) async fn decode(&mut self, length: usize, at_least: usize, turn: &Turn) -> Result<(), RolloutError> {
+        let start = self.sequence.committed();
+        // Only the stream that reads the prompt tells what is asked of the prefix cache.
+        let begins = start == 0;
+        let metrics = self.shared.settings.metrics.speculation.clone();
+        let _timer = metrics.decoding();
+        let _present = self.pace.monitor.at_server();
+        let stream = self.shared.sampler.decode(&self.terms, self.sequence.tokens(), length, begins).await?;
+        let mut stream = std::pin::pin!(stream);
+        let mut wanted = std::pin::pin!(turn.is_wanted());
+        let mut decoded = 0_usize;
+        let mut review = at_least;
+        let mut window: Option<Window> = None;
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                chunk = stream.next() => chunk,
+                // The tokens that came were sampled before the control request went on.
+                () = &mut wanted => return Ok(()),
+            };
+            let chunk = match chunk {
+                Some(Ok(chunk)) => chunk,
+                // What came is committed, so the rest can be asked for again.
+                Some(Err(error)) if decoded > 0 && error.is_transient() => return Ok(()),
+                Some(Err(error)) => return Err(error.into()),
+                None => break,
+            };
+            if begins {
+                self.learn_of(chunk.about, decoded == 0 && !chunk.tokens.is_empty());
+            }
+            let brought = chunk.tokens.len();
+            for sampled in chunk.tokens {
+                decoded += 1;
+                metrics.decoded_tokens.inc();
+                self.pace.decoded(sampled.token);
+                let over = self.commit(sampled_as_scored(sampled, self.terms.logprobs), turn.version())?;
+                if over {
+                    break;
+                }
+            }
+            for span in chunk.versions {
+                let version = self.version(Some(&span.version), turn);
+                self.versions.stamp(start + span.start, &version);
+            }
+            self.measure(&mut window, brought);
+            let by_server = chunk.finish_reason.is_some();
+            if self.sequence.finish().is_some() || decoded >= length {
+                self.close_window(&mut window);
+                if begins && by_server && self.sequence.finish().is_some() {
+                    // The last event tells of the prefix cache.
+                    while let Some(Ok(chunk)) = stream.next().await {
+                        self.learn_of(chunk.about, false);
+                    }
+                }
+                return Ok(());
+            }
+            let flushing = Timer::start();
+            tokio::select! {
+                biased;
+                goes_on = self.flush() => if !goes_on { return Ok(()) },
+                // A listener that does not listen holds up nobody else.
+                () = &mut wanted => return Ok(()),
+            }
+            if flushing.seconds() > PROMPT_LISTENER {
+                window = None;
+            }
+            if decoded >= review {
+                let decision = self.consider().await;
+                if decision.choice.mode() == Mode::Speculate {
+                    self.close_window(&mut window);
+                    self.pace.drop_shadow();
+                    self.decided = Some(decision);
+                    return Ok(());
+                }
+                review = decoded.saturating_add(decision.choice.at_least);
+                for (drafter, proposal) in decision.ready {
+                    self.pace.keep_shadow(drafter, proposal);
+                }
+            }
+        }
+        if decoded == 0 {
+            let reason = "the stream brought no token".to_owned();
+            return Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into());
+        }
+        Ok(())
+    }
+
+    /// Keeps what the stream's events say of the request: with the first token, and again when the end tells more.
+    fn learn_of(&mut self, about: About, is_first: bool) {
+        let About { model, fingerprint, usage } = about;
+        if !is_first && usage.is_none() {
+            return;
+        }
+        let known = self.shared.fingerprint(fingerprint);
+        self.prefill =
+            Some(Prefill { cached_tokens: usage.flatten(), fingerprint: known, model, prompt_logprobs: None });
+    }
+
+    /// Takes in that a chunk has come.
+    fn measure(&mut self, window: &mut Option<Window>, tokens: usize) {
+        match window {
+            None => {
+                let work = self.pace.monitor.load().verification_work();
+                *window = Some(Window { begun: Instant::now(), work, tokens: 0 });
+            }
+            Some(Window { tokens: seen, .. }) => {
+                *seen += tokens;
+                if *seen >= WINDOW {
+                    self.close_window(window);
+                    self.measure(window, 0);
+                }
+            }
+        }
+    }
+
+    /// Reports what was measured.
+    fn close_window(&mut self, window: &mut Option<Window>) {
+        let Some(Window { begun, work, tokens }) = window.take().filter(|window| window.tokens > 1) else { return };
+        let monitor = &self.pace.monitor;
+        let elapsed = begun.elapsed().as_secs_f64();
+        // What others' verifications took of it is part of speculating, not of decoding; it is only known by forecast, so
+        // never more than most of it is taken off.
+        let interval = (elapsed - (monitor.load().verification_work() - work)).max(0.3 * elapsed) / tokens as f64;
+        let load = monitor.load().rollouts() + monitor.costs().others;
+        monitor.report(Measurement::Decoded { load, interval, tokens: tokens as f64 });
+    }
+}

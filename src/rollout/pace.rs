@@ -1,0 +1,152 @@
+//! What a rollout remembers for its decisions: how its drafts fared, what it is doing and since when.
+
+use std::sync::Arc;
+
+use super::controller::groups::Group;
+use super::controller::monitor::{Monitor, Present};
+use super::controller::{Candidate, Choice, Costs, Hazard, Judged, Measurement, Mode, Reason};
+use crate::speculation::{Proposal, TokenId};
+use crate::telemetry::SpeculationMetrics;
+
+/// A drafter that had no idea is not asked again before so many tokens.
+const QUIET: usize = 64;
+/// Drafts of a proposal that is not sent are compared with what comes up to here.
+const SHADOW: usize = 8;
+
+/// A rollout's memory.
+pub(super) struct Pace {
+    pub(super) monitor: Monitor,
+    group: Arc<Group>,
+    hazards: Vec<Hazard>,
+    /// Up to how many committed tokens each drafter is left alone.
+    quiet: Vec<usize>,
+    mode: Option<Mode>,
+    speculating: Option<Present>,
+    shadow: Option<Shadow>,
+    _present: Present,
+}
+
+/// A proposal that was not sent, to see how it would have fared.
+struct Shadow {
+    drafter: usize,
+    proposal: Proposal,
+    judged: Vec<Judged>,
+}
+
+fn at(list: &mut Vec<impl Default + Clone>, drafter: usize) {
+    if list.len() <= drafter {
+        list.resize(drafter + 1, Default::default());
+    }
+}
+
+impl Pace {
+    pub(super) fn new(monitor: Monitor, prompt: &[TokenId]) -> Self {
+        Self {
+            group: monitor.groups.of(prompt),
+            _present: monitor.rollout(),
+            monitor,
+            hazards: Vec::new(),
+            quiet: Vec::new(),
+            mode: None,
+            speculating: None,
+            shadow: None,
+        }
+    }
+
+    /// How the rollout goes on now; absent at its start.
+    pub(super) fn mode(&self) -> Option<Mode> {
+        self.mode
+    }
+
+    /// A drafter as a candidate, unless it is to be left alone after so many committed tokens.
+    pub(super) fn candidate<'a>(
+        &self,
+        drafter: usize,
+        ready: Option<&'a Proposal>,
+        committed: usize,
+    ) -> Option<Candidate<'a>> {
+        if self.quiet.get(drafter).is_some_and(|until| committed < *until) {
+            return None;
+        }
+        let hazard = self.hazards.get(drafter).copied().unwrap_or_default();
+        Some(Candidate { drafter, hazard: hazard.ratio(self.group.hazard(drafter).ratio()), ready })
+    }
+
+    /// Notes that a drafter had no idea.
+    pub(super) fn had_none(&mut self, drafter: usize, committed: usize) {
+        at(&mut self.quiet, drafter);
+        self.quiet[drafter] = committed + QUIET;
+    }
+
+    /// Reports how long a proposal took to make.
+    pub(super) fn drafted(&self, drafter: usize, tokens: usize, seconds: f64) {
+        self.monitor.report(Measurement::Drafted { drafter, tokens, seconds });
+    }
+
+    /// Takes in what became of drafts, in this rollout, its group and the drafter's record.
+    pub(super) fn judged(&mut self, drafter: usize, drafts: Vec<Judged>, costs: &Costs) {
+        at(&mut self.hazards, drafter);
+        let record = costs.record(drafter);
+        for judged in &drafts {
+            let foreseen = record.forecast(judged.confidence, judged.position);
+            self.hazards[drafter].observe(foreseen, judged.accepted);
+            self.group.hazard(drafter).observe(foreseen, judged.accepted);
+        }
+        self.monitor.report(Measurement::Judged { drafter, drafts });
+    }
+
+    /// Keeps a proposal to compare it with the tokens that come.
+    pub(super) fn keep_shadow(&mut self, drafter: usize, proposal: Proposal) {
+        if self.shadow.is_none() && !proposal.drafts.is_empty() {
+            self.shadow = Some(Shadow { drafter, proposal, judged: Vec::new() });
+        }
+    }
+
+    /// Compares a decoded token with what was proposed in its place.
+    pub(super) fn decoded(&mut self, token: TokenId) {
+        let Some(shadow) = &mut self.shadow else { return };
+        let position = shadow.judged.len();
+        let draft = &shadow.proposal.drafts[position];
+        let accepted = draft.token == token;
+        shadow.judged.push(Judged { position, confidence: draft.confidence, accepted });
+        if accepted && shadow.judged.len() < shadow.proposal.drafts.len().min(SHADOW) {
+            return;
+        }
+        if let Some(Shadow { drafter, judged, .. }) = self.shadow.take() {
+            let costs = self.monitor.costs();
+            self.judged(drafter, judged, &costs);
+        }
+    }
+
+    /// Forgets what was to be compared: the tokens that follow are no longer those of the server's stream.
+    pub(super) fn drop_shadow(&mut self) {
+        self.shadow = None;
+    }
+
+    /// Counts a step, and says so where it is another than before.
+    pub(super) fn enter(&mut self, choice: &Choice, reason: Reason, metrics: &SpeculationMetrics, told: Option<&str>) {
+        let mode = choice.mode();
+        metrics.step(mode.name(), reason.name());
+        if self.mode == Some(mode) {
+            return;
+        }
+        self.speculating = (mode == Mode::Speculate).then(|| self.monitor.speculating());
+        if let Some(rollout) = told {
+            let load = self.monitor.load();
+            tracing::info!(
+                target: "sidedraft::explain",
+                rollout,
+                from = self.mode.map_or("start", Mode::name),
+                to = mode.name(),
+                reason = reason.name(),
+                decode_rate = choice.decode_rate,
+                speculate_rate = choice.bet_rate,
+                drafts = choice.bet.map(|bet| bet.length),
+                rollouts = load.rollouts(),
+                others = self.monitor.costs().others,
+                "switch"
+            );
+        }
+        self.mode = Some(mode);
+    }
+}

@@ -1,0 +1,218 @@
+//! Speculation: a proposal, what the server says of it, and what is committed of both.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::control::Turn;
+use super::controller::forecast::Company;
+use super::controller::{Judged, Measurement, Plan, Tails, new_tokens};
+use super::driver::Running;
+use super::types::RolloutError;
+use crate::speculation::{Draft, Next, Observation, Proposal, Sampling, TailVerdict, judge_tail, walk};
+use crate::telemetry::Timer;
+use crate::upstream::UpstreamError;
+use crate::verify::{Drawn, Evidence, Round};
+
+/// How many times the server may answer the draws from a position's tail with a token it was told not to draw.
+const MOST_LEAKS: usize = 64;
+
+/// How far a proposal got.
+struct Outcome {
+    /// Drafts kept.
+    accepted: usize,
+    /// Whether the one after them was judged and not kept.
+    rejected: bool,
+}
+
+impl Running {
+    /// Has a drafter's proposal, which took `drafting` seconds, verified and commits what comes of it.
+    pub(super) async fn speculate(
+        &mut self,
+        drafter: usize,
+        proposal: &Proposal,
+        drafting: f64,
+        turn: &Turn,
+    ) -> Result<(), RolloutError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
+        let metrics = &settings.metrics.speculation;
+        let Plan { strategy, row_length } = self.plan();
+        self.sequence.stage(proposal.tokens());
+        let start = self.sequence.tokens().len();
+        let tokens = self.sequence.staged();
+        let round = Round { terms: &self.terms, tokens, start, proposal, row_length };
+        let (timer, sent) = (Timer::start(), Instant::now());
+        let present = self.pace.monitor.at_server();
+        let evidence = match shared.verifier(strategy).verify(round).await {
+            Ok(evidence) => evidence,
+            Err(error) if error.is_transient() || matches!(error, UpstreamError::Aborted) => return Err(error.into()),
+            // The server will not verify, which says nothing of the draft: the rest is decoded plainly.
+            Err(error) => {
+                metrics.verify_refused(strategy.name());
+                tracing::warn!(strategy = strategy.name(), %error, "verification refused, decoding plainly");
+                self.drafters.clear();
+                return Ok(());
+            }
+        };
+        drop(present);
+        let seconds = sent.elapsed().as_secs_f64();
+        metrics.verified(strategy.name(), timer);
+        metrics.lost_rows.inc_by(evidence.lost_rows as u64);
+        metrics.recomputed.inc_by(evidence.recomputed as u64);
+        if evidence.lost_rows == 0 {
+            self.measured(strategy, start, proposal.drafts.len(), drafting, seconds);
+        }
+        let version = self.version(evidence.version.as_deref(), turn);
+        // A version that the server is known to have gone back to is no longer an older one.
+        if version != *turn.version() && self.versions.has_left(&version) {
+            settings.metrics.control.stale_rounds.inc();
+            return Ok(());
+        }
+        let deciding = Instant::now();
+        let outcome = self.accept(proposal, &evidence, &version).await?;
+        self.decided_drafts(drafter, proposal, &evidence, &outcome, deciding.elapsed().as_secs_f64());
+        metrics.round(proposal.drafts.len(), outcome.accepted);
+        Ok(())
+    }
+
+    /// Reports what a verification took.
+    fn measured(
+        &mut self,
+        strategy: crate::verify::Strategy,
+        start: usize,
+        drafts: usize,
+        drafting: f64,
+        seconds: f64,
+    ) {
+        let monitor = &self.pace.monitor;
+        let (load, costs) = (monitor.load(), monitor.costs());
+        let new_tokens = new_tokens(strategy, start, drafts, costs.block_size);
+        let speculating = load.speculating().max(1.0);
+        let decoding = (load.rollouts() - speculating).max(0.0) + costs.others;
+        if let Some(cost) = costs.round(strategy, None, true, speculating + decoding, costs.others) {
+            load.worked(cost.row + cost.verify.each * new_tokens);
+        }
+        let company = Company { speculating, decoding };
+        monitor.report(Measurement::Verified { strategy, company, new_tokens, elsewhere: drafting, seconds });
+    }
+
+    /// Takes in what became of the drafts, and what deciding took.
+    fn decided_drafts(
+        &mut self,
+        drafter: usize,
+        proposal: &Proposal,
+        evidence: &Evidence,
+        outcome: &Outcome,
+        seconds: f64,
+    ) {
+        let judged = outcome.accepted + usize::from(outcome.rejected);
+        let drafts = proposal.drafts.iter().take(judged).enumerate().map(|(position, draft)| Judged {
+            position,
+            confidence: draft.confidence,
+            accepted: position < outcome.accepted,
+        });
+        let costs = self.pace.monitor.costs();
+        self.pace.judged(drafter, drafts.collect(), &costs);
+        let greedy = self.is_greedy();
+        self.pace.monitor.report(Measurement::Extra { greedy, seconds });
+        if self.sampling.is_some_and(|sampling| sampling.is_raw()) {
+            let mut tails = Tails::default();
+            for observation in evidence.observations.iter().take(judged) {
+                if let Observation::Row(row) = observation {
+                    tails.observe(row.top().iter().map(|entry| entry.logprob.exp()));
+                }
+            }
+            self.pace.monitor.report(Measurement::Tail(tails));
+        }
+    }
+
+    /// Commits the accepted drafts and the token after them.
+    async fn accept(
+        &mut self,
+        proposal: &Proposal,
+        evidence: &Evidence,
+        version: &Arc<str>,
+    ) -> Result<Outcome, RolloutError> {
+        let shared = Arc::clone(&self.shared);
+        let settings = &shared.settings;
+        // Without known sampling parameters every observation is a sample, for which they do not matter.
+        let sampling = self.sampling.unwrap_or(Sampling::greedy());
+        let mut at = 0;
+        let up_to = |accepted| Outcome { accepted, rejected: false };
+        let rejected_at = |accepted| Outcome { accepted, rejected: true };
+        loop {
+            let walked = walk(proposal, &evidence.observations, at, &sampling, settings.rule.as_ref(), &mut self.rng);
+            for scored in walked.kept {
+                at += 1;
+                if self.commit(scored, version)? {
+                    return Ok(up_to(at));
+                }
+            }
+            match walked.next {
+                Next::Bonus => {
+                    self.commit(evidence.bonus.clone(), version)?;
+                    return Ok(up_to(at));
+                }
+                Next::Token(scored) => {
+                    self.commit(scored, version)?;
+                    return Ok(rejected_at(at));
+                }
+                Next::Outside => {
+                    let (draft, observation) = (&proposal.drafts[at], &evidence.observations[at]);
+                    let (scored, drawn_under) = self.draw_outside(draft, observation).await?;
+                    if !self.is_stray(drawn_under, version) {
+                        self.commit(scored, version)?;
+                    }
+                    return Ok(rejected_at(at));
+                }
+                Next::Sample => {
+                    settings.metrics.speculation.unknown_rows.inc();
+                    let (scored, told) = shared.sampler.sample(&self.terms, self.sequence.tokens()).await?;
+                    if self.is_stray(told, version) {
+                        return Ok(up_to(at));
+                    }
+                    let agrees = scored.token == proposal.drafts[at].token;
+                    let over = self.commit(scored, version)?;
+                    at += usize::from(agrees);
+                    if over || !agrees {
+                        return Ok(Outcome { accepted: at, rejected: !agrees });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a token was drawn under another version than the rows of its step.
+    fn is_stray(&self, told: Option<String>, version: &str) -> bool {
+        let Some(other) = told.filter(|other| *other != version) else { return false };
+        let settings = &self.shared.settings;
+        settings.control.observe_version(&other);
+        settings.metrics.control.stale_rounds.inc();
+        true
+    }
+
+    /// The token of a position whose residual was found to lie in the tail of its row.
+    async fn draw_outside(&mut self, draft: &Draft, observation: &Observation) -> Result<Drawn, RolloutError> {
+        let settings = &self.shared.settings;
+        let Observation::Row(row) = observation else {
+            return Ok(self.shared.sampler.sample(&self.terms, self.sequence.tokens()).await?);
+        };
+        let mut row = row.clone();
+        let mut leaks = 0;
+        while leaks < MOST_LEAKS {
+            settings.metrics.speculation.tail_samples.inc();
+            let banned: Vec<_> = row.entries().iter().map(|entry| entry.token).collect();
+            let (drawn, version) =
+                self.shared.sampler.sample_outside(&self.terms, self.sequence.tokens(), &banned).await?;
+            leaks += usize::from(banned.contains(&drawn.token));
+            match judge_tail(draft, &mut row, &drawn, settings.rule.as_ref(), &mut self.rng) {
+                TailVerdict::Keep => return Ok((drawn, version)),
+                TailVerdict::Token(scored) => return Ok((scored, version)),
+                TailVerdict::Again => {}
+            }
+        }
+        let reason = format!("{MOST_LEAKS} tokens came from the banned ids");
+        Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into())
+    }
+}
