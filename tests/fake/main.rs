@@ -6,6 +6,7 @@ mod support;
 
 mod aborts;
 mod bench;
+mod bench_proxy;
 mod binary;
 mod cancellation;
 mod chat;

@@ -21,8 +21,9 @@ mod workload;
 
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 
+use super::bench_proxy;
 use settings::CompareSettings;
 
 /// `sidedraft bench`, alone or with a subcommand.
@@ -31,10 +32,22 @@ use settings::CompareSettings;
 pub(super) struct BenchCommand {
     #[command(flatten)]
     compare: Option<CompareSettings>,
+
+    #[command(subcommand)]
+    other: Option<OtherBench>,
+}
+
+#[derive(Debug, Subcommand)]
+enum OtherBench {
+    /// Measure what forwarding costs, beside nginx where there is one
+    Proxy(bench_proxy::Settings),
 }
 
 /// Runs what the command line asks for.
 pub(super) fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
+    if let Some(OtherBench::Proxy(settings)) = &command.other {
+        return bench_proxy::run(settings);
+    }
     let Some(settings) = command.compare else { anyhow::bail!("nothing to measure: give --workload") };
     compare::compare(&settings)
 }
