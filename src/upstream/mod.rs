@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows of speculation: a call is what vLLM's API can be asked, a reply is what it said.
 
+pub mod body;
 pub mod call;
 pub mod capabilities;
 pub mod chat;
@@ -10,6 +11,7 @@ pub mod completions;
 pub mod error;
 pub mod gauges;
 pub mod generate;
+mod links;
 pub mod origin;
 pub mod probe;
 pub mod stream;
