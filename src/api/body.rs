@@ -2,28 +2,27 @@
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, StreamBody};
+use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Body as _, Frame, Incoming};
 
-/// An error in the middle of a body.
-pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
+use crate::upstream::streamed::StreamedBody;
+
 /// The body of any request or reply.
-pub(super) type Body = UnsyncBoxBody<Bytes, BodyError>;
+pub(super) type Body = StreamedBody;
 
 /// A body that is there already.
 pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    StreamedBody::Whole(Some(bytes.into()))
 }
 
 /// A body on its way.
 pub(super) fn incoming(body: Incoming) -> Body {
-    body.map_err(Into::into).boxed_unsync()
+    StreamedBody::Received(body)
 }
 
 /// A body made of pieces as they come.
 pub(super) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
-    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+    StreamedBody::Made(StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync())
 }
 
 /// What came of reading a body up to a limit.
@@ -43,7 +42,7 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Read, hyper
         if buffer.len() > limit {
             let begun = futures_util::stream::once(std::future::ready(Ok(Frame::data(buffer.freeze()))));
             let rest = http_body_util::BodyStream::new(body).map(|frame| frame.map_err(Into::into));
-            return Ok(Read::TooLong(StreamBody::new(begun.chain(rest)).boxed_unsync()));
+            return Ok(Read::TooLong(StreamedBody::Made(StreamBody::new(begun.chain(rest)).boxed_unsync())));
         }
     }
     Ok(Read::Whole(buffer.freeze()))

@@ -1,8 +1,8 @@
 //! Any request that is not speculated: sent on byte for byte, both ways.
 
-use http::{Request, Response, header};
+use http::{Request, Response};
 
-use super::body::{Body, incoming};
+use super::body::Body;
 use super::error::upstream_error;
 use crate::upstream::Upstream;
 use crate::upstream::origin::strip_hop_by_hop;
@@ -11,11 +11,9 @@ use crate::upstream::origin::strip_hop_by_hop;
 /// belong to the connection, are replaced.
 pub(super) async fn forward(upstream: &Upstream, mut request: Request<Body>) -> Response<Body> {
     strip_hop_by_hop(request.headers_mut());
-    request.headers_mut().remove(header::HOST);
     *request.version_mut() = http::Version::HTTP_11;
     match upstream.forward(request).await {
-        Ok(response) => {
-            let mut response = response.map(incoming);
+        Ok(mut response) => {
             strip_hop_by_hop(response.headers_mut());
             response
         }

@@ -18,6 +18,7 @@ mod sampling;
 mod server;
 mod sidecar;
 mod speculated;
+mod timed;
 
 pub use readiness::{EngineBuilder, Readiness};
 pub use server::serve;

@@ -47,6 +47,7 @@ pub(super) async fn watch(
     state: watch::Sender<Readiness>,
 ) {
     loop {
+        upstream.sweep();
         let healthy = upstream.is_healthy().await;
         let waiting = matches!(*state.borrow(), Readiness::Waiting);
         if !healthy && !waiting {

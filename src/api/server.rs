@@ -4,9 +4,8 @@ use std::future::Future;
 use std::time::Duration;
 
 use hyper::server::conn::http1;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use hyper_util::server::graceful::GracefulShutdown;
-use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 
 use super::sidecar::Sidecar;
@@ -32,10 +31,7 @@ pub async fn serve(sidecar: Sidecar, listener: TcpListener, shutdown: impl Futur
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
         };
         let _ = stream.set_nodelay(true);
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .preserve_header_case(true)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(sidecar.clone()));
+        let connection = http1::Builder::new().writev(false).serve_connection(TokioIo::new(stream), sidecar.clone());
         let connection = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(error) = connection.await {

@@ -1,13 +1,13 @@
 //! Which request goes where.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, header};
-use http_body_util::BodyExt;
+use http::{Method, Request, Response, Uri, header};
 use hyper::body::Incoming;
+use hyper::service::Service;
 use tokio::sync::watch;
-use tower::Service;
 
 use super::body::{Body, Read, full, incoming, read};
 use super::control::{self, Action};
@@ -16,6 +16,7 @@ use super::forward::forward;
 use super::readiness::{EngineBuilder, Readiness};
 use super::reason::Reason;
 use super::speculated::{self, Job, Reply};
+use super::timed::Timed;
 use super::{chat, completions, generate, health, metrics_page};
 use crate::rollout::Engine;
 use crate::telemetry::{Metrics, Outcome, Timer};
@@ -33,7 +34,7 @@ pub struct SidecarSettings {
     pub max_body_bytes: usize,
 }
 
-/// The sidecar as a [`tower::Service`]. Cheap to clone.
+/// The sidecar as a [`hyper::service::Service`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Sidecar {
     shared: Arc<Shared>,
@@ -41,7 +42,7 @@ pub struct Sidecar {
 
 struct Shared {
     upstream: Upstream,
-    metrics: Metrics,
+    metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
     max_body_bytes: usize,
 }
@@ -53,7 +54,8 @@ impl Sidecar {
         let SidecarSettings { upstream, builder, metrics, max_body_bytes } = settings;
         let (state, readiness) = watch::channel(Readiness::Waiting);
         tokio::spawn(super::readiness::watch(upstream.clone(), builder, metrics.clone(), state));
-        Self { shared: Arc::new(Shared { upstream, metrics, readiness, max_body_bytes }) }
+        let shared = Shared { upstream, metrics: Arc::new(metrics), readiness, max_body_bytes };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Waits until the server was probed.
@@ -69,22 +71,18 @@ impl Sidecar {
         &self.shared.metrics
     }
 
-    async fn respond(self, request: Request<Incoming>) -> Response<Body> {
+    /// What the sidecar answers itself, or may.
+    async fn respond(self, request: Request<Incoming>, route: Route) -> Response<Timed> {
         let shared = &self.shared;
-        match (request.method(), request.uri().path()) {
-            (&Method::GET, "/health") => health::health(&shared.upstream).await,
-            (&Method::GET, "/metrics") => metrics_page::metrics_page(&shared.upstream, &shared.metrics).await,
-            (&Method::POST, "/v1/completions") => self.speculate(request, Endpoint::Completions).await,
-            (&Method::POST, "/v1/chat/completions") => self.speculate(request, Endpoint::Chat).await,
-            (&Method::POST, "/inference/v1/generate") => self.speculate(request, Endpoint::Generate).await,
-            (method, _) => match Action::of(method, request.uri()) {
-                Some((action, route)) => self.control(request, action, route).await,
-                None => self.forward(request.map(incoming), "route", Timer::start()).await,
-            },
+        match route {
+            Route::Health => health::health(&shared.upstream).await.map(Timed::from),
+            Route::Metrics => metrics_page::metrics_page(&shared.upstream, &shared.metrics).await.map(Timed::from),
+            Route::Speculated(endpoint) => self.speculate(request, endpoint).await,
+            Route::Control(action, name) => self.control(request, action, name).await,
         }
     }
 
-    async fn speculate(&self, request: Request<Incoming>, endpoint: Endpoint) -> Response<Body> {
+    async fn speculate(&self, request: Request<Incoming>, endpoint: Endpoint) -> Response<Timed> {
         let timer = Timer::start();
         let readiness = self.shared.readiness.borrow().clone();
         let engine = match readiness {
@@ -108,7 +106,7 @@ impl Sidecar {
             Err(reason) => Reply::Forward(reason),
         };
         match reply {
-            Reply::Ready(response) => response,
+            Reply::Ready(response) => response.map(Timed::from),
             Reply::Forward(reason) => {
                 if let Reason::UnknownField(name) = &reason {
                     self.shared.metrics.requests.unknown_field(name);
@@ -118,7 +116,7 @@ impl Sidecar {
         }
     }
 
-    async fn control(&self, request: Request<Incoming>, action: Action, route: &'static str) -> Response<Body> {
+    async fn control(&self, request: Request<Incoming>, action: Action, route: &'static str) -> Response<Timed> {
         let timer = Timer::start();
         self.shared.metrics.control.request(route);
         let readiness = self.shared.readiness.borrow().clone();
@@ -141,30 +139,43 @@ impl Sidecar {
     }
 
     /// The answer to a client that broke off in the middle of its request.
-    fn unreadable(&self, error: &hyper::Error, timer: Timer) -> Response<Body> {
+    fn unreadable(&self, error: &hyper::Error, timer: Timer) -> Response<Timed> {
         self.shared.metrics.requests.finished(Outcome::Cancelled, timer);
         let message = format!("the request's body could not be read: {error}");
-        error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message)
+        error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message).map(Timed::from)
     }
 
-    async fn forward(&self, request: Request<Body>, reason: &'static str, timer: Timer) -> Response<Body> {
+    async fn forward(&self, request: Request<Body>, reason: &'static str, timer: Timer) -> Response<Timed> {
         let response = forward(&self.shared.upstream, request).await;
         self.timed(response, reason, timer)
     }
 
     /// Counts a forwarded request.
-    fn timed(&self, response: Response<Body>, reason: &'static str, timer: Timer) -> Response<Body> {
-        let outcome = Outcome::Forwarded(reason);
-        let clock = Clock { metrics: self.shared.metrics.clone(), outcome, timer };
-        self.shared.metrics.requests.decided(outcome);
-        // The body holds the clock until it has been sent, or its client has gone.
-        response.map(|body| {
-            let timed = move |frame| {
-                let _ = &clock;
-                frame
-            };
-            body.map_frame(timed).boxed_unsync()
-        })
+    fn timed(&self, response: Response<Body>, reason: &'static str, timer: Timer) -> Response<Timed> {
+        response.map(|body| Timed::forwarded(body, &self.shared.metrics, reason, timer))
+    }
+}
+
+/// A request that is not simply the server's to answer.
+#[derive(Debug, Clone, Copy)]
+enum Route {
+    Health,
+    Metrics,
+    Speculated(Endpoint),
+    /// With the name that it is counted by.
+    Control(Action, &'static str),
+}
+
+impl Route {
+    fn of(method: &Method, uri: &Uri) -> Option<Self> {
+        match (method, uri.path()) {
+            (&Method::GET, "/health") => Some(Self::Health),
+            (&Method::GET, "/metrics") => Some(Self::Metrics),
+            (&Method::POST, "/v1/completions") => Some(Self::Speculated(Endpoint::Completions)),
+            (&Method::POST, "/v1/chat/completions") => Some(Self::Speculated(Endpoint::Chat)),
+            (&Method::POST, "/inference/v1/generate") => Some(Self::Speculated(Endpoint::Generate)),
+            _ => Action::of(method, uri).map(|(action, name)| Self::Control(action, name)),
+        }
     }
 }
 
@@ -186,19 +197,6 @@ impl Endpoint {
     }
 }
 
-/// Records how long a forwarded request took when its reply is over.
-struct Clock {
-    metrics: Metrics,
-    outcome: Outcome,
-    timer: Timer,
-}
-
-impl Drop for Clock {
-    fn drop(&mut self) {
-        self.metrics.requests.ended(self.outcome, self.timer);
-    }
-}
-
 fn is_plain_json(headers: &http::HeaderMap) -> bool {
     let essence = headers
         .get(header::CONTENT_TYPE)
@@ -209,16 +207,16 @@ fn is_plain_json(headers: &http::HeaderMap) -> bool {
 }
 
 impl Service<Request<Incoming>> for Sidecar {
-    type Response = Response<Body>;
+    type Response = Response<Timed>;
     type Error = Infallible;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
         let this = self.clone();
-        Box::pin(async move { Ok(this.respond(request).await) })
+        // What is forwarded needs little room; the others' futures are large.
+        match Route::of(request.method(), request.uri()) {
+            None => Box::pin(async move { Ok(this.forward(request.map(incoming), "route", Timer::start()).await) }),
+            Some(route) => Box::pin(async move { Ok(this.respond(request, route).await) }),
+        }
     }
 }

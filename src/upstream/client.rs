@@ -1,23 +1,18 @@
 //! The connection to the server: JSON calls with retry, and bare forwarding.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
-use http_body_util::combinators::UnsyncBoxBody;
-use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde::Serialize;
 
 use super::body::Pieced;
 use super::error::{Refusal, UpstreamError, root_cause};
+use super::links::Links;
 use super::origin::Origin;
-
-/// A body on its way through, of unknown length.
-pub type StreamedBody = UnsyncBoxBody<Bytes, Box<dyn std::error::Error + Send + Sync>>;
+use super::streamed::StreamedBody;
 
 /// How long a connection may lie idle before it is closed. vLLM's server closes one that was idle for 5 seconds
 /// (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`), and a request that is sent in that moment is lost.
@@ -61,7 +56,7 @@ pub struct Upstream {
     own_headers: HeaderMap,
     retries: u32,
     calls: reqwest::Client,
-    forwards: Client<HttpsConnector<HttpConnector>, StreamedBody>,
+    forwards: Arc<Links>,
 }
 
 /// Why the options do not describe a server.
@@ -124,16 +119,13 @@ impl Upstream {
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let forwards = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
-            .build(connector);
+        let forwards = Links::new(uri, connector).ok_or_else(|| invalid("the host cannot be named".to_owned()))?;
         Ok(Self {
             base: options.url.trim_end_matches('/').to_owned(),
             own_headers,
             retries: options.retries,
             calls,
-            forwards,
+            forwards: Arc::new(forwards),
         })
     }
 
@@ -153,11 +145,14 @@ impl Upstream {
     ///
     /// # Errors
     /// [`UpstreamError::Unreachable`] when no reply comes.
-    pub async fn forward(&self, mut request: Request<StreamedBody>) -> Result<Response<Incoming>, UpstreamError> {
-        let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
-        let uri: Uri = format!("{}{path}", self.base).parse().map_err(|error| self.unreachable(&error))?;
-        *request.uri_mut() = uri;
-        self.forwards.request(request).await.map_err(|error| self.unreachable(&error))
+    pub async fn forward(&self, request: Request<StreamedBody>) -> Result<Response<StreamedBody>, UpstreamError> {
+        let sent = self.forwards.send(request).await;
+        sent.map_err(|reason| UpstreamError::Unreachable { url: self.base.clone(), reason })
+    }
+
+    /// Closes connections that nothing was forwarded over for long, or that the server has closed.
+    pub fn sweep(&self) {
+        self.forwards.sweep();
     }
 
     /// Makes a call of the sidecar's own and returns the body of a successful reply.

@@ -12,10 +12,12 @@ pub mod error;
 pub mod gauges;
 pub mod generate;
 pub mod ids;
+mod links;
 pub mod origin;
 pub mod probe;
 pub mod prompt_rows;
 pub mod stream;
+pub mod streamed;
 pub mod tokens;
 pub mod wire;
 
