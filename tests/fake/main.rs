@@ -14,6 +14,7 @@ mod compare;
 mod constrained_sampling;
 mod constraints;
 mod crowd;
+mod decode_streams;
 mod draft_failures;
 mod drafters;
 mod end_tokens;

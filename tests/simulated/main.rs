@@ -14,3 +14,4 @@ mod drafters;
 mod plain;
 mod rig;
 mod speed;
+mod switching;

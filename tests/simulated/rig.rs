@@ -199,15 +199,38 @@ impl Rig {
         start.elapsed().as_secs_f64()
     }
 
-    /// One rollout, as an RL trainer asks for it.
-    async fn rollout(&self, url: &str, workload: Workload, number: u64) {
+    /// Whether the next rollout says the same directly and through the sidecar.
+    pub async fn says_the_same(&mut self, workload: Workload) -> bool {
+        let number = self.rollouts;
+        self.rollouts += 1;
+        let direct = self.rollout(&self.fake.url(), workload, number).await;
+        self.rollout(&self.sidecar.url, workload, number).await == direct
+    }
+
+    /// The virtual seconds that two workloads take side by side, through the sidecar or directly.
+    pub async fn run_beside(&mut self, one: Workload, other: Workload, through: bool) -> f64 {
+        let url = if through { self.sidecar.url.clone() } else { self.fake.url() };
+        let first = self.rollouts;
+        self.rollouts += (one.clients + other.clients) as u64;
+        let start = Instant::now();
+        let this = &*self;
+        let all = (0..one.clients).map(|_| one).chain((0..other.clients).map(|_| other)).enumerate();
+        let url = url.as_str();
+        join_all(all.map(|(at, workload)| this.rollout(url, workload, first + at as u64))).await;
+        start.elapsed().as_secs_f64()
+    }
+
+    /// One rollout, as an RL trainer asks for it; returns its tokens.
+    async fn rollout(&self, url: &str, workload: Workload, number: u64) -> Vec<u32> {
         let mut rng = StdRng::seed_from_u64(number);
         let prompt: Vec<u32> = (0..PROMPT).map(|_| rng.random_range(0..60)).collect();
         let Workload { tokens, temperature, .. } = workload;
         let body = json!({"prompt": prompt, "max_tokens": tokens, "temperature": temperature, "logprobs": 1,
             "return_token_ids": true});
         let reply = success(self.http.post(format!("{url}/v1/completions")).json(&body).send().await.unwrap()).await;
-        assert_eq!(reply["choices"][0]["token_ids"].as_array().unwrap().len(), tokens);
+        let ids: Vec<u32> = serde_json::from_value(reply["choices"][0]["token_ids"].clone()).unwrap();
+        assert_eq!(ids.len(), tokens);
+        ids
     }
 }
 
