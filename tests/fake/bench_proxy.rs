@@ -9,7 +9,7 @@ async fn every_request_is_answered_and_every_one_of_the_sidecars_was_forwarded()
     let (json, page) = (folder.path().join("out.json"), folder.path().join("page.md"));
     std::fs::write(&page, "before\n<!-- bench proxy: begin -->\n<!-- bench proxy: end -->\nafter\n").unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_sidedraft"))
-        .args(["bench", "proxy", "--nginx", "/does/not/exist", "--rounds", "2", "--seconds", "0.05"])
+        .args(["bench", "proxy", "--nginx", "/does/not/exist", "--rounds", "2", "--seconds", "0.5"])
         .args(["--requests", "30", "--connections", "3", "--streams", "1,2", "--json"])
         .arg(&json)
         .arg("--write")
