@@ -75,6 +75,11 @@ impl Running {
         let deciding = Instant::now();
         let outcome = self.accept(proposal, evidence, &version).await?;
         self.decided_drafts(drafter, proposal, &outcome, deciding.elapsed().as_secs_f64());
+        let monitor = &self.pace.monitor;
+        let load = monitor.load().rollouts() + monitor.costs().others;
+        let tokens = (self.sequence.tokens().len() - start).max(1);
+        let seconds = drafting + sent.elapsed().as_secs_f64();
+        monitor.report(Measurement::Round { load, tokens, seconds });
         metrics.round(proposal.drafts.len(), outcome.accepted);
         Ok(())
     }

@@ -59,6 +59,15 @@ pub enum Measurement {
         /// The drafts that were reached.
         drafts: Vec<Judged>,
     },
+    /// A round is over.
+    Round {
+        /// Requests that the server worked on meanwhile.
+        load: f64,
+        /// Tokens that it brought.
+        tokens: usize,
+        /// From the beginning of its draft to its last token.
+        seconds: f64,
+    },
     /// A round took time beside drafting and verification.
     Extra {
         /// Whether under greedy sampling.
@@ -85,6 +94,8 @@ pub struct Costs {
     verify: [Verification; 3],
     drafters: Vec<DrafterCosts>,
     extra: [Mean; 2],
+    /// Seconds for each token that rounds brought, by load.
+    rounds: Curve,
     /// How much probability lies beyond the first entries of a row.
     pub tails: Tails,
     /// Requests at the server beside those of this sidecar.
@@ -181,6 +192,9 @@ impl Costs {
                 let record = &mut self.drafter(drafter).record;
                 drafts.into_iter().for_each(|judged| record.observe(judged));
             }
+            Measurement::Round { load, tokens, seconds } => {
+                self.rounds.observe(load, seconds / tokens as f64, tokens as f64 / 8.0);
+            }
             Measurement::Extra { greedy, seconds } => self.extra[usize::from(greedy)].observe(seconds),
             Measurement::Tail(tails) => self.tails.merge(&tails),
             Measurement::Server { others, block_size } => {
@@ -195,6 +209,13 @@ impl Costs {
     #[must_use]
     pub fn interval(&self, load: f64) -> Option<f64> {
         self.decode.at(load)
+    }
+
+    /// Tokens a second that rounds have brought at this load, where enough were seen.
+    #[must_use]
+    pub fn round_rate(&self, load: f64) -> Option<f64> {
+        let seen = self.rounds.weight_at(load) >= KNOWN;
+        self.rounds.at(load).filter(|_| seen).map(|seconds| 1.0 / seconds)
     }
 
     /// Whether decoding at this load has to be measured before it can be compared with anything.
