@@ -250,7 +250,7 @@ impl Common {
             },
             seed: self.seed.filter(|seed| *seed != -1),
             logprobs,
-            prefill: PrefillWishes { prompt_logprobs, detokenize: true, of_first: self.stream == Some(true) },
+            prefill: PrefillWishes { prompt_logprobs, detokenize: true, is_streamed: self.stream == Some(true) },
             route: Route::Completions,
         })
     }

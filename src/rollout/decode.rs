@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::control::Turn;
-use super::controller::{Measurement, Mode};
+use super::controller::{Measurement, Mode, is_crowd};
 use super::driver::Running;
 use super::types::RolloutError;
 use crate::telemetry::Timer;
@@ -16,10 +16,15 @@ const WINDOW: usize = 8;
 /// A listener that takes longer than this to take a token holds up the measurement, too.
 const PROMPT_LISTENER: f64 = 0.002;
 
+/// Others' verifications may take this share of the time that is measured.
+const MOST_WORK: f64 = 0.25;
+
 /// The time from token to token, the work of others' verifications taken off.
 struct Window {
     begun: Instant,
     work: f64,
+    /// Rollouts under way then.
+    rollouts: f64,
     /// Rollouts that had their first token by then.
     started: usize,
     tokens: usize,
@@ -121,7 +126,7 @@ impl Running {
     fn stream_interval(&self) -> Option<usize> {
         let load = self.pace.monitor.load().rollouts();
         let takes_it = self.shared.settings.capabilities.takes_stream_interval();
-        (takes_it && !self.is_watched).then_some(if load > 2.0 { 8 } else { 4 })
+        (takes_it && !self.is_streamed).then_some(if is_crowd(load) { 8 } else { 4 })
     }
 
     /// Keeps what the stream's events say of the request: with the first token, and again when the end tells more.
@@ -140,8 +145,8 @@ impl Running {
         match window {
             None => {
                 let load = self.pace.monitor.load();
-                let (work, started) = (load.verification_work(), load.started());
-                *window = Some(Window { begun: Instant::now(), work, started, tokens: 0 });
+                let (work, started, rollouts) = (load.verification_work(), load.started(), load.rollouts());
+                *window = Some(Window { begun: Instant::now(), work, rollouts, started, tokens: 0 });
             }
             Some(Window { tokens: seen, .. }) => {
                 *seen += tokens;
@@ -155,15 +160,20 @@ impl Running {
 
     /// Reports what was measured.
     fn close_window(&mut self, window: &mut Option<Window>) {
-        let Some(Window { begun, work, started, tokens }) = window.take().filter(|window| window.tokens > 1) else {
+        let Some(Window { begun, work, rollouts, started, tokens }) = window.take().filter(|window| window.tokens > 1)
+        else {
             return;
         };
         let monitor = &self.pace.monitor;
         let elapsed = begun.elapsed().as_secs_f64();
-        // What others' verifications took of it is part of speculating, not of decoding; it is only known by forecast, so
-        // never more than most of it is taken off.
-        let interval = (elapsed - (monitor.load().verification_work() - work)).max(0.3 * elapsed) / tokens as f64;
-        let load = monitor.load().rollouts() + monitor.costs().others;
+        // What others' verifications took of it is part of speculating, not of decoding. It is only known by forecast, so
+        // where it is much, what is left says little.
+        let work = monitor.load().verification_work() - work;
+        if work > MOST_WORK * elapsed {
+            return;
+        }
+        let interval = (elapsed - work) / tokens as f64;
+        let load = rollouts.max(monitor.load().rollouts()) + monitor.costs().others;
         if monitor.load().was_typical(started) {
             monitor.report(Measurement::Decoded { load, interval, tokens: tokens as f64 });
         }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::control::{Control, Member};
 use super::controller::monitor::Monitor;
-use super::controller::{Policy, Speculate};
+use super::controller::{Policy, Reason, Speculate};
 use super::drafters::DrafterFactory;
 use super::driver::Running;
 use super::types::{Delta, Rollout, RolloutError};
@@ -149,13 +149,18 @@ impl Shared {
 
     /// Has the prompt read and sets every rollout going with its first token.
     async fn group(&self, rollout: &Rollout, mut runs: Vec<Running>) {
+        let decoding = match runs.first_mut() {
+            Some(first) => first.begins_decoding().await,
+            None => return,
+        };
         // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
-        // model reads the prompt meanwhile.
-        for run in &mut runs {
-            run.prepare();
+        // model reads the prompt meanwhile. In a crowd that decodes, that would be work for nothing.
+        if decoding.is_none_or(|choice| choice.reason != Reason::Told && !self.monitor.is_crowded()) {
+            runs.iter_mut().for_each(Running::prepare);
         }
-        if rollout.may_begin_as_stream(runs.len()) && begin_decoding(&mut runs).await {
-            for run in runs {
+        if let Some(choice) = decoding.filter(|_| rollout.may_begin_as_stream(runs.len())) {
+            for mut run in runs {
+                run.begin_as(choice);
                 tokio::spawn(run.run(None));
             }
             return;
@@ -212,13 +217,4 @@ impl Shared {
             }
         }
     }
-}
-
-/// Whether rollouts of one prompt should begin as decode streams; if so, they are made to.
-async fn begin_decoding(runs: &mut [Running]) -> bool {
-    let Some((first, rest)) = runs.split_first_mut() else { return false };
-    let Some(choice) = first.begins_decoding().await else { return false };
-    first.begin_as(choice);
-    rest.iter_mut().for_each(|run| run.begin_as(choice));
-    true
 }

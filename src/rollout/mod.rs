@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod controller;
+mod decide;
 mod decode;
 mod drafters;
 mod driver;

@@ -20,6 +20,9 @@ pub(super) struct Pace {
     hazards: Vec<Hazard>,
     /// Up to how many committed tokens each drafter is left alone.
     quiet: Vec<usize>,
+    /// How much of the context the drafters were told before the first token came, and each has read with its drafts.
+    prepared: usize,
+    read: Vec<usize>,
     mode: Option<Mode>,
     speculating: Option<Present>,
     shadow: Option<Shadow>,
@@ -50,6 +53,8 @@ impl Pace {
             monitor,
             hazards: Vec::new(),
             quiet: Vec::new(),
+            prepared: 0,
+            read: Vec::new(),
             mode: None,
             speculating: None,
             shadow: None,
@@ -68,18 +73,31 @@ impl Pace {
         self.mode
     }
 
+    /// Notes that the drafters read a context of so many tokens while the server does.
+    pub(super) fn prepared(&mut self, context: usize) {
+        self.prepared = context;
+    }
+
+    /// Tokens of the context that a drafter would have to read before it could draft.
+    fn unread(&self, drafter: usize, context: usize) -> usize {
+        context - self.read.get(drafter).copied().unwrap_or(0).max(self.prepared).min(context)
+    }
+
     /// A drafter as a candidate, unless it is to be left alone after so many committed tokens.
     pub(super) fn candidate<'a>(
         &self,
         drafter: usize,
         ready: Option<&'a Proposal>,
         committed: usize,
+        context: usize,
     ) -> Option<Candidate<'a>> {
         if self.quiet.get(drafter).is_some_and(|until| committed < *until) {
             return None;
         }
         let hazard = self.hazards.get(drafter).copied().unwrap_or_default();
-        Some(Candidate { drafter, hazard: hazard.ratio(self.group.hazard(drafter).ratio()), ready })
+        // A prompt is read while the server reads it.
+        let unread = if committed == 0 { 0 } else { self.unread(drafter, context) };
+        Some(Candidate { drafter, hazard: hazard.ratio(self.group.hazard(drafter).ratio()), unread, ready })
     }
 
     /// Notes that a drafter had no idea.
@@ -88,9 +106,16 @@ impl Pace {
         self.quiet[drafter] = committed + QUIET;
     }
 
-    /// Reports how long a proposal took to make.
-    pub(super) fn drafted(&self, drafter: usize, tokens: usize, seconds: f64) {
-        self.monitor.report(Measurement::Drafted { drafter, tokens, seconds });
+    /// Reports how long a proposal of `tokens` tokens after a context of so many took to make, in which company.
+    pub(super) fn drafted(&mut self, drafter: usize, context: usize, tokens: usize, seconds: f64, company: f64) {
+        at(&mut self.read, drafter);
+        // The prompt may still have been read, for part of the time: that says nothing of either.
+        let was_reading = self.read[drafter] == 0 && self.prepared > 0;
+        if !was_reading {
+            let unread = self.unread(drafter, context);
+            self.monitor.report(Measurement::Drafted { drafter, speculating: company, unread, tokens, seconds });
+        }
+        self.read[drafter] = context + tokens;
     }
 
     /// Takes in what became of drafts, in this rollout, its group and the drafter's record.

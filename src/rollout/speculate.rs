@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
 use super::control::Turn;
-use super::controller::forecast::Company;
-use super::controller::{Judged, Measurement, Plan, Tails, new_tokens};
+use super::controller::{Costs, Judged, Measurement, Plan, Tails, new_tokens};
+use super::decide::Proposed;
 use super::driver::Running;
 use super::types::RolloutError;
 use crate::speculation::{Draft, Observation, Proposal, Row, TailVerdict, Verdict};
@@ -28,24 +26,18 @@ struct Outcome {
 }
 
 impl Running {
-    /// Has a drafter's proposal, which took `drafting` seconds, verified and commits what comes of it.
-    pub(super) async fn speculate(
-        &mut self,
-        drafter: usize,
-        proposal: &Proposal,
-        drafting: f64,
-        turn: &Turn,
-    ) -> Result<(), RolloutError> {
+    /// Has a proposal, which is staged, verified and commits what comes of it.
+    pub(super) async fn speculate(&mut self, proposed: &Proposed, turn: &Turn) -> Result<(), RolloutError> {
+        let Proposed { drafter, ref proposal, drafting } = *proposed;
         let shared = Arc::clone(&self.shared);
         let settings = &shared.settings;
         let metrics = &settings.metrics.speculation;
         let Plan { strategy, row_length } = self.plan();
-        self.sequence.stage(proposal.tokens());
         let start = self.sequence.tokens().len();
         let tokens = self.sequence.staged();
         let written = self.sequence.written();
         let round = Round { terms: &self.terms, tokens, start, written, proposal, row_length };
-        let (timer, sent) = (Timer::start(), Instant::now());
+        let (timer, before) = (Timer::start(), self.pace.monitor.company());
         let present = self.pace.monitor.at_server();
         let evidence = match shared.verifier(strategy).verify(round).await {
             Ok(evidence) => evidence,
@@ -59,12 +51,18 @@ impl Running {
             }
         };
         drop(present);
-        let seconds = sent.elapsed().as_secs_f64();
+        let verification = timer.seconds();
         metrics.verified(strategy.name(), timer);
         metrics.lost_rows.inc_by(evidence.lost_rows as u64);
         metrics.recomputed.inc_by(evidence.recomputed as u64);
+        let costs = self.pace.monitor.costs();
+        let company = before.busier(self.pace.monitor.company());
         if evidence.lost_rows == 0 {
-            self.measured(strategy, start, proposal.drafts.len(), drafting, seconds);
+            let new_tokens = new_tokens(strategy, start, proposal.drafts.len(), costs.block_size);
+            let monitor = &self.pace.monitor;
+            monitor.load().worked(costs.work(strategy, company.requests(), new_tokens));
+            let (elsewhere, seconds) = (drafting, verification);
+            monitor.report(Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds });
         }
         let version = self.version(evidence.version.as_deref(), turn);
         // A version that the server is known to have gone back to is no longer an older one.
@@ -72,51 +70,25 @@ impl Running {
             settings.metrics.control.stale_rounds.inc();
             return Ok(());
         }
-        let deciding = Instant::now();
         let outcome = self.accept(proposal, evidence, &version).await?;
-        self.decided_drafts(drafter, proposal, &outcome, deciding.elapsed().as_secs_f64());
+        self.judged(&costs, drafter, proposal, &outcome);
         let monitor = &self.pace.monitor;
-        let load = monitor.load().rollouts() + monitor.costs().others;
+        monitor.report(Measurement::Extra { greedy: self.is_greedy(), seconds: timer.seconds() - verification });
         let tokens = (self.sequence.tokens().len() - start).max(1);
-        let seconds = drafting + sent.elapsed().as_secs_f64();
-        monitor.report(Measurement::Round { load, tokens, seconds });
+        monitor.report(Measurement::Round { company, tokens, seconds: drafting + timer.seconds() });
         metrics.round(proposal.drafts.len(), outcome.accepted);
         Ok(())
     }
 
-    /// Reports what a verification took.
-    fn measured(
-        &mut self,
-        strategy: crate::verify::Strategy,
-        start: usize,
-        drafts: usize,
-        drafting: f64,
-        seconds: f64,
-    ) {
-        let monitor = &self.pace.monitor;
-        let (load, costs) = (monitor.load(), monitor.costs());
-        let new_tokens = new_tokens(strategy, start, drafts, costs.block_size);
-        let speculating = load.speculating().max(1.0);
-        let decoding = (load.rollouts() - speculating).max(0.0) + costs.others;
-        if let Some(cost) = costs.round(strategy, None, true, speculating + decoding, costs.others) {
-            load.worked(cost.row + cost.verify.each * new_tokens);
-        }
-        let company = Company { speculating, decoding };
-        monitor.report(Measurement::Verified { strategy, company, new_tokens, elsewhere: drafting, seconds });
-    }
-
-    /// Takes in what became of the drafts, and what deciding took.
-    fn decided_drafts(&mut self, drafter: usize, proposal: &Proposal, outcome: &Outcome, seconds: f64) {
+    /// Takes in what became of the drafts.
+    fn judged(&mut self, costs: &Costs, drafter: usize, proposal: &Proposal, outcome: &Outcome) {
         let judged = outcome.accepted + usize::from(outcome.rejected);
         let drafts = proposal.drafts.iter().take(judged).enumerate().map(|(position, draft)| Judged {
             position,
             confidence: draft.confidence,
             accepted: position < outcome.accepted,
         });
-        let costs = self.pace.monitor.costs();
-        self.pace.judged(drafter, drafts.collect(), &costs);
-        let greedy = self.is_greedy();
-        self.pace.monitor.report(Measurement::Extra { greedy, seconds });
+        self.pace.judged(drafter, drafts.collect(), costs);
         if self.sampling.is_some_and(|sampling| sampling.is_raw()) {
             self.pace.monitor.report(Measurement::Tail(outcome.tails));
         }

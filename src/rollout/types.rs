@@ -57,7 +57,7 @@ impl Rollout {
     /// Whether the server's own streams, one for each of `n` rollouts, can tell all that is wanted of the prompt. They tell
     /// of the prefix cache at their end, which a stop string would keep them from reaching, and do not tell which was first.
     pub(super) fn may_begin_as_stream(&self, n: usize) -> bool {
-        let one_will_do = n == 1 || !self.prefill.of_first;
+        let one_will_do = n == 1 || !self.prefill.is_streamed;
         self.prefill.prompt_logprobs.is_none() && self.rules.stop.is_empty() && one_will_do
     }
 }

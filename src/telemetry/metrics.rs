@@ -2,19 +2,18 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramTimer, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use super::control::ControlMetrics;
-use super::members::Members;
-use crate::draft::DraftError;
+use super::speculation::{DraftMetrics, SpeculationMetrics};
+use super::timer::Timer;
 
-const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
+pub(super) const SECONDS: [f64; 15] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +98,12 @@ pub(super) fn counters(
     add(registry, IntCounterVec::new(Opts::new(name, help), labels)?)
 }
 
-fn seconds(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<HistogramVec> {
+pub(super) fn seconds(
+    registry: &Registry,
+    name: &str,
+    help: &str,
+    labels: &[&str],
+) -> prometheus::Result<HistogramVec> {
     add(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()), labels)?)
 }
 
@@ -174,246 +178,5 @@ impl RequestMetrics {
             "other"
         };
         self.unknown_fields.with_label_values(&[label]).inc();
-    }
-}
-
-/// A running clock.
-#[derive(Debug, Clone, Copy)]
-pub struct Timer(Instant);
-
-impl Timer {
-    /// Starts now.
-    #[must_use]
-    pub fn start() -> Self {
-        Self(Instant::now())
-    }
-
-    /// Seconds since its start.
-    #[must_use]
-    pub fn seconds(self) -> f64 {
-        self.0.elapsed().as_secs_f64()
-    }
-}
-
-/// Proposals, verification and acceptance. The acceptance counters bear the names under which vLLM counts its own
-/// speculation, so that dashboards made for it work.
-#[derive(Debug, Clone)]
-pub struct SpeculationMetrics {
-    drafts: IntCounter,
-    draft_tokens: IntCounter,
-    accepted_tokens: IntCounter,
-    accepted_per_position: IntCounterVec,
-    drafted_per_position: IntCounterVec,
-    /// Of both.
-    positions: Members<usize, (IntCounter, IntCounter)>,
-    steps: IntCounterVec,
-    steps_by: Members<(&'static str, &'static str), IntCounter>,
-    decode_duration: Histogram,
-    verify_calls: IntCounterVec,
-    verify_duration: HistogramVec,
-    /// Of both.
-    strategies: Members<&'static str, (IntCounter, Histogram)>,
-    verify_refused: IntCounterVec,
-    /// Rows of drafts that the prefix cache had swallowed.
-    pub lost_rows: IntCounter,
-    /// Whole contexts computed because the server could not print rows that it had not.
-    pub recomputed: IntCounter,
-    /// Tokens that the server drew from outside the listed ids.
-    pub tail_samples: IntCounter,
-    /// Positions decided by the server's own sample because their row could not tell.
-    pub unknown_rows: IntCounter,
-    /// Tokens decoded plainly.
-    pub decoded_tokens: IntCounter,
-}
-
-impl SpeculationMetrics {
-    /// Draft positions that are counted without a lock.
-    const POSITIONS: usize = 256;
-    /// The same of ways to go on with their reasons, and of strategies: more than there are.
-    const LABELS: usize = 64;
-
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            drafts: counter(registry, "vllm:spec_decode_num_drafts_total", "Number of spec decoding drafts.")?,
-            draft_tokens: counter(registry, "vllm:spec_decode_num_draft_tokens_total", "Number of draft tokens.")?,
-            accepted_tokens: counter(
-                registry,
-                "vllm:spec_decode_num_accepted_tokens_total",
-                "Number of accepted tokens.",
-            )?,
-            accepted_per_position: counters(
-                registry,
-                "vllm:spec_decode_num_accepted_tokens_per_pos_total",
-                "Accepted tokens per draft position.",
-                &["position"],
-            )?,
-            drafted_per_position: counters(
-                registry,
-                "sidedraft_drafted_tokens_per_pos_total",
-                "Drafted tokens per draft position.",
-                &["position"],
-            )?,
-            positions: Members::new(Self::POSITIONS),
-            steps_by: Members::new(Self::LABELS),
-            strategies: Members::new(Self::LABELS),
-            steps: counters(
-                registry,
-                "sidedraft_steps_total",
-                "Steps of rollouts (a decode stream or a verified proposal) by why they were taken.",
-                &["mode", "reason"],
-            )?,
-            decode_duration: add(
-                registry,
-                Histogram::with_opts(
-                    HistogramOpts::new(
-                        "sidedraft_decode_duration_seconds",
-                        "Time that rollouts spent in a decode stream.",
-                    )
-                    .buckets(SECONDS.to_vec()),
-                )?,
-            )?,
-            verify_calls: counters(
-                registry,
-                "sidedraft_verify_calls_total",
-                "Verifications by strategy.",
-                &["strategy"],
-            )?,
-            verify_duration: seconds(
-                registry,
-                "sidedraft_verify_duration_seconds",
-                "Time the server took to verify.",
-                &["strategy"],
-            )?,
-            verify_refused: counters(
-                registry,
-                "sidedraft_verify_refused_total",
-                "Verifications that the server refused, after which the rollout was decoded plainly.",
-                &["strategy"],
-            )?,
-            lost_rows: counter(
-                registry,
-                "sidedraft_lost_rows_total",
-                "Rows of drafts that the server's prefix cache had swallowed and that were asked for again.",
-            )?,
-            recomputed: counter(
-                registry,
-                "sidedraft_recomputed_contexts_total",
-                "Contexts computed whole because the server could not print rows that it had not computed.",
-            )?,
-            tail_samples: counter(
-                registry,
-                "sidedraft_tail_samples_total",
-                "Tokens drawn by the server from outside the listed ids.",
-            )?,
-            unknown_rows: counter(
-                registry,
-                "sidedraft_unknown_rows_total",
-                "Positions whose row left the target open, decided by the server's own sample.",
-            )?,
-            decoded_tokens: counter(registry, "sidedraft_decoded_tokens_total", "Tokens decoded without a draft.")?,
-        })
-    }
-
-    /// Counts a verified proposal of `drafted` tokens, the first `accepted` of which were kept.
-    pub fn round(&self, drafted: usize, accepted: usize) {
-        self.drafts.inc();
-        self.draft_tokens.inc_by(drafted as u64);
-        self.accepted_tokens.inc_by(accepted as u64);
-        for position in 0..drafted {
-            let counters = self.positions.of(position, position, || {
-                let label = position.to_string();
-                let of = |family: &IntCounterVec| family.with_label_values(&[&label]);
-                (of(&self.drafted_per_position), of(&self.accepted_per_position))
-            });
-            let (drafted, kept) = &*counters;
-            drafted.inc();
-            kept.inc_by(u64::from(position < accepted));
-        }
-    }
-
-    /// Counts a step of a rollout in `mode`, taken for `reason`.
-    pub fn step(&self, mode: &'static str, reason: &'static str) {
-        self.steps_by.of(0, (mode, reason), || self.steps.with_label_values(&[mode, reason])).inc();
-    }
-
-    /// Times a decode stream until the result is dropped.
-    pub fn decoding(&self) -> HistogramTimer {
-        self.decode_duration.start_timer()
-    }
-
-    /// Counts a refused verification by `strategy`.
-    pub fn verify_refused(&self, strategy: &str) {
-        self.verify_refused.with_label_values(&[strategy]).inc();
-    }
-
-    /// Counts a verification by `strategy`.
-    pub fn verified(&self, strategy: &'static str, timer: Timer) {
-        let metrics = self.strategies.of(0, strategy, || {
-            (self.verify_calls.with_label_values(&[strategy]), self.verify_duration.with_label_values(&[strategy]))
-        });
-        let (calls, duration) = &*metrics;
-        calls.inc();
-        duration.observe(timer.seconds());
-    }
-}
-
-/// Drafters by name.
-#[derive(Debug, Clone)]
-pub struct DraftMetrics {
-    duration: HistogramVec,
-    durations: Members<&'static str, Histogram>,
-    failures: IntCounterVec,
-    available: IntGaugeVec,
-}
-
-impl DraftMetrics {
-    /// Drafters that are timed without a lock.
-    const DRAFTERS: usize = 16;
-
-    fn register(registry: &Registry) -> prometheus::Result<Self> {
-        Ok(Self {
-            durations: Members::new(Self::DRAFTERS),
-            duration: seconds(
-                registry,
-                "sidedraft_draft_duration_seconds",
-                "Time a drafter took for a proposal.",
-                &["drafter"],
-            )?,
-            failures: counters(
-                registry,
-                "sidedraft_draft_failures_total",
-                "Proposals that a drafter could not make, by why.",
-                &["drafter", "reason"],
-            )?,
-            available: add(
-                registry,
-                IntGaugeVec::new(
-                    Opts::new("sidedraft_drafter_available", "1 while the drafter can be asked."),
-                    &["drafter"],
-                )?,
-            )?,
-        })
-    }
-
-    /// Counts a proposal.
-    pub fn proposed(&self, drafter: &'static str, timer: Timer) {
-        self.durations.of(0, drafter, || self.duration.with_label_values(&[drafter])).observe(timer.seconds());
-    }
-
-    /// Counts a proposal that did not come about.
-    pub fn failed(&self, drafter: &str, error: &DraftError) {
-        let reason = match error {
-            DraftError::Stopped(_) => "stopped",
-            DraftError::Failed(_) => "failed",
-        };
-        self.failures.with_label_values(&[drafter, reason]).inc();
-    }
-
-    /// Says that a drafter is there or, with a reason, that it is not.
-    pub fn availability(&self, drafter: &str, missing_because: Option<&str>) {
-        self.available.with_label_values(&[drafter]).set(i64::from(missing_because.is_none()));
-        if let Some(reason) = missing_because {
-            self.failures.with_label_values(&[drafter, reason]).inc();
-        }
     }
 }

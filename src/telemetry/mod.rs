@@ -4,9 +4,13 @@ mod control;
 mod members;
 mod metrics;
 mod page;
+mod speculation;
+mod timer;
 mod tracing_setup;
 
 pub use control::ControlMetrics;
-pub use metrics::{DraftMetrics, Metrics, Outcome, RequestMetrics, SpeculationMetrics, Timer};
+pub use metrics::{Metrics, Outcome, RequestMetrics};
 pub use page::merge;
+pub use speculation::{DraftMetrics, SpeculationMetrics};
+pub use timer::Timer;
 pub use tracing_setup::{LogFormat, init_tracing};

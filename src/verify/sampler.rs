@@ -33,9 +33,9 @@ pub struct PrefillWishes {
     pub prompt_logprobs: Option<usize>,
     /// Whether they name tokens by their text.
     pub detokenize: bool,
-    /// Whether to tell how many tokens were cached for the first output, as streams do, and not for the last one, to
-    /// which the others have left the whole prompt.
-    pub of_first: bool,
+    /// Whether the client reads the reply as a stream. Then it is told how many tokens were cached for the first output;
+    /// a whole reply tells of the last one, to which the others have left the whole prompt.
+    pub is_streamed: bool,
 }
 
 /// How a stream is to come.
@@ -86,7 +86,7 @@ impl Sampler {
         n: usize,
         wishes: PrefillWishes,
     ) -> Result<(Vec<Drawn>, Prefill), UpstreamError> {
-        let PrefillWishes { prompt_logprobs, detokenize, of_first } = wishes;
+        let PrefillWishes { prompt_logprobs, detokenize, is_streamed } = wishes;
         let prompt_logprobs = prompt_logprobs.map(PromptScores::as_written);
         let ask = |n| {
             let call = Call { n, prompt_logprobs, detokenize, ..self.call(terms, prompt, 1) };
@@ -94,7 +94,7 @@ impl Sampler {
         };
         let replies = if self.one_output_a_request {
             try_join_all((0..n).map(|_| ask(1))).await?
-        } else if of_first && n > 1 {
+        } else if is_streamed && n > 1 {
             vec![ask(1).await?, ask(n - 1).await?]
         } else {
             vec![ask(n).await?]

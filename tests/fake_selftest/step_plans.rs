@@ -128,5 +128,5 @@ fn the_profile_costs_what_it_says() {
     assert_eq!((micros(1, 0), micros(32, 0), micros(1, 12)), (6_230, 7_160, 6_710));
     assert_eq!(model.alone(1024, 512).as_micros(), 1_200 + 6_230 + 1023 * 40 + 511 * 6_230);
     let draft = DraftCost::h100_8b();
-    assert_eq!([1, 2, 32].map(|rows| draft.step(rows).as_micros()), [600, 620, 1_220]);
+    assert_eq!([1, 2, 32].map(|rows| draft.step(rows, 500).as_micros()), [600, 620, 1_220]);
 }

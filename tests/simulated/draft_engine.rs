@@ -12,7 +12,7 @@ use super::support::timeline::Timeline;
 async fn tokens(engine: &DraftEngine, count: usize) -> u128 {
     let start = Instant::now();
     for _ in 0..count {
-        engine.token().await;
+        engine.token(0).await;
     }
     start.elapsed().as_micros()
 }
@@ -21,6 +21,16 @@ async fn tokens(engine: &DraftEngine, count: usize) -> u128 {
 async fn a_rollout_alone_pays_for_each_token() {
     let engine = DraftEngine::start(DraftCost::h100_8b(), Timeline::start());
     assert_eq!(tokens(&engine, 7).await, 7 * 600);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_context_is_read_in_the_step_of_its_first_token_which_all_wait_for() {
+    let cost = DraftCost { read: Duration::from_micros(50), ..DraftCost::h100_8b() };
+    let engine = DraftEngine::start(cost, Timeline::start());
+    let start = Instant::now();
+    tokio::join!(engine.token(1_000), engine.token(0));
+    assert_eq!(start.elapsed().as_micros(), 620 + 50_000);
+    assert_eq!(tokens(&engine, 2).await, 2 * 600);
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,7 +51,7 @@ async fn who_comes_during_a_step_is_in_the_next_and_who_goes_is_in_none() {
     let gone = async {
         timeline.pass(Duration::from_micros(200)).await;
         tokio::select! {
-            () = engine.token() => panic!("the step has not ended"),
+            () = engine.token(0) => panic!("the step has not ended"),
             () = timeline.pass(Duration::from_micros(100)) => {}
         }
     };

@@ -131,8 +131,13 @@ pub fn heading() {
 impl Rig {
     /// The profile, with a drafter whose drafts are accepted with probability `acceptance`.
     pub async fn start(acceptance: f64, flags: &[&str]) -> Self {
+        Self::with_draft_model(DraftCost::h100_8b(), acceptance, flags).await
+    }
+
+    /// The same with a draft model that takes what `cost` says.
+    pub async fn with_draft_model(cost: DraftCost, acceptance: f64, flags: &[&str]) -> Self {
         let timeline = Timeline::start();
-        let engine = DraftEngine::start(DraftCost::h100_8b(), timeline.clone());
+        let engine = DraftEngine::start(cost, timeline.clone());
         let drafters = Simulated::factory(&policy(), acceptance, engine);
         Self::with_drafters(timeline, drafters, flags).await
     }

@@ -7,7 +7,8 @@
 //!
 //! At temperature 0 the draft is the target's own choice with probability a, and the next likeliest id otherwise.
 //!
-//! They draft ahead where they are asked to, in the same model's steps.
+//! They draft ahead where they are asked to, in the same model's steps. What they were told before is read already when
+//! they draft: it is read while the server reads the prompt.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,7 +133,7 @@ impl DrafterFactory for Simulated {
     fn drafters(&self) -> Vec<Box<dyn Drafter>> {
         let rng = StdRng::seed_from_u64(self.seeds.fetch_add(1, Ordering::Relaxed));
         let (noise, engine) = (Arc::clone(&self.noise), self.engine.clone());
-        vec![Box::new(SimulatedDrafter { noise, engine, rng, ahead: None })]
+        vec![Box::new(SimulatedDrafter { noise, engine, rng, read: 0, ahead: None })]
     }
 }
 
@@ -141,6 +142,8 @@ struct SimulatedDrafter {
     noise: Arc<Noise>,
     engine: DraftEngine,
     rng: StdRng,
+    /// Tokens of the context that the model has read, drafts included.
+    read: usize,
     ahead: Option<Ahead>,
 }
 
@@ -155,6 +158,7 @@ impl Drafter for SimulatedDrafter {
             let mut last = last_of(request.context);
             let mut survival = 1.0;
             let mut drafts: Vec<Draft> = Vec::with_capacity(request.length);
+            let mut unread = request.context.len().saturating_sub(self.read);
             while drafts.len() < request.length {
                 let drafted = match &mut early {
                     Some(early) => early.next().await,
@@ -163,7 +167,7 @@ impl Drafter for SimulatedDrafter {
                 let draft = match drafted {
                     Some(draft) => draft,
                     None => {
-                        self.engine.token().await;
+                        self.engine.token(std::mem::take(&mut unread)).await;
                         self.noise.draft(&last, request.temperature, request.top_k, &mut self.rng)
                     }
                 };
@@ -175,12 +179,14 @@ impl Drafter for SimulatedDrafter {
                     break;
                 }
             }
+            self.read = request.context.len() + drafts.len();
             Ok(Proposal { drafts })
         })
     }
 
-    fn prepare(&mut self, _: &[u32]) {
+    fn prepare(&mut self, context: &[u32]) {
         self.ahead = None;
+        self.read = context.len();
     }
 
     fn draft_ahead(&mut self, request: DraftRequest<'_>) {
@@ -193,7 +199,7 @@ impl Drafter for SimulatedDrafter {
         let task = tokio::spawn(async move {
             let mut survival = 1.0;
             for number in 0..length {
-                engine.token().await;
+                engine.token(0).await;
                 let draft = noise.draft(&last, temperature, top_k, &mut rng);
                 last.push(draft.token);
                 let over = ends.contains(&draft.token);

@@ -119,7 +119,7 @@ fn params(sampling: SamplingParams, stream: bool, capabilities: &Capabilities) -
         },
         seed: sampling.seed.filter(|seed| *seed != -1),
         logprobs: sampling.logprobs.map(count).transpose()?,
-        prefill: PrefillWishes { prompt_logprobs, detokenize: sampling.detokenize, of_first: stream },
+        prefill: PrefillWishes { prompt_logprobs, detokenize: sampling.detokenize, is_streamed: stream },
         route,
     })
 }

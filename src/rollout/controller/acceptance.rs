@@ -13,8 +13,10 @@ const POSITIONS: usize = 24;
 /// What a cell remembers, in drafts.
 const MEMORY: f64 = 300.0;
 /// The belief before any draft was judged, worth so many drafts.
-const PRIOR_WEIGHT: f64 = 4.0;
+const PRIOR_WEIGHT: f64 = 8.0;
 const PRIOR_ACCEPTANCE: f64 = 0.75;
+/// A position or a confidence is believed to be like all of them, as if that came of so many drafts.
+const CELL_PRIOR_WEIGHT: f64 = 16.0;
 /// What a rollout's own rejections weigh against its group's, and a group's against the rest, in foreseen rejections.
 const HAZARD_PRIOR: f64 = 4.0;
 /// No draft is ever taken for certain.
@@ -38,8 +40,9 @@ impl Share {
         self.accepted += f64::from(u8::from(accepted));
     }
 
-    fn mean(&self, prior: f64) -> f64 {
-        (self.accepted + PRIOR_WEIGHT * prior) / (self.judged + PRIOR_WEIGHT)
+    /// The share, where `prior` is believed as if it came of so many drafts.
+    fn mean(&self, prior: f64, weight: f64) -> f64 {
+        (self.accepted + weight * prior) / (self.judged + weight)
     }
 }
 
@@ -75,7 +78,7 @@ impl Record {
     /// The chance of a draft of which nothing is known.
     #[must_use]
     pub fn overall(&self) -> f64 {
-        self.overall.mean(PRIOR_ACCEPTANCE).min(MOST)
+        self.overall.mean(PRIOR_ACCEPTANCE, PRIOR_WEIGHT).min(MOST)
     }
 
     /// Whether the drafter says how sure it is.
@@ -93,13 +96,13 @@ impl Record {
     /// The chance that the draft at `position` is kept, given that it is reached.
     #[must_use]
     pub fn at_position(&self, position: usize) -> f64 {
-        self.by_position[position.min(POSITIONS - 1)].mean(self.overall.mean(PRIOR_ACCEPTANCE)).min(MOST)
+        self.by_position[position.min(POSITIONS - 1)].mean(self.overall(), CELL_PRIOR_WEIGHT).min(MOST)
     }
 
     /// The same by how sure the drafter was.
     #[must_use]
     pub fn by_confidence(&self, bin: usize) -> f64 {
-        self.by_confidence[bin].mean(self.overall.mean(PRIOR_ACCEPTANCE)).min(MOST)
+        self.by_confidence[bin].mean(self.overall(), CELL_PRIOR_WEIGHT).min(MOST)
     }
 
     /// The same for a draft as it is.

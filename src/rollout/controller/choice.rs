@@ -5,7 +5,7 @@ use super::costs::Costs;
 use super::forecast::{Best, Company, best_length};
 use super::strategy::Plan;
 use super::{Policy, Speculate};
-use crate::draft::{CONFIDENCE_BINS, StopRule};
+use crate::draft::StopRule;
 use crate::speculation::Proposal;
 use crate::verify::Strategy;
 
@@ -27,10 +27,18 @@ const ALONE: Margins = Margins { from_decode: 1.08, at_start: 1.03, to_stay: 0.9
 const CROWDED: Margins = Margins { from_decode: 1.2, at_start: 1.12, to_stay: 1.04 };
 /// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on.
 const SWITCH: f64 = 2.0;
-/// More rollouts than this are a crowd.
-const CROWD: f64 = 2.0;
+/// A rollout that has brought so many tokens or fewer is expected to bring as many more; a longer one as many as it has.
+const LEAST_REST: usize = 64;
+/// Rollouts that are not a crowd yet.
+const FEW: f64 = 2.0;
 /// The server's block size where it does not tell: vLLM's default.
 const USUAL_BLOCK: usize = 16;
+
+/// Whether so many do not just have each their share of the server, but disturb each other by what they do.
+#[must_use]
+pub fn is_crowd(number: f64) -> bool {
+    number > FEW
+}
 
 /// How a rollout goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -91,7 +99,9 @@ pub struct Candidate<'a> {
     pub drafter: usize,
     /// Rejections for each that the drafter's record foresees, in this rollout.
     pub hazard: f64,
-    /// Its proposal, where making one costs nothing; an empty one says that it has no idea.
+    /// Tokens of the context that it would have to read before it could draft.
+    pub unread: usize,
+    /// Its proposal, where making one costs nothing.
     pub ready: Option<&'a Proposal>,
 }
 
@@ -108,6 +118,8 @@ pub struct Situation<'a> {
     pub greedy: bool,
     /// Rollouts under way here, this one included.
     pub rollouts: f64,
+    /// Tokens of output.
+    pub committed: usize,
     /// Tokens of prompt and output.
     pub context: usize,
     /// Most drafts that a proposal may have.
@@ -149,7 +161,9 @@ pub struct Choice {
 }
 
 impl Choice {
-    fn decode(reason: Reason, at_least: usize) -> Self {
+    /// To decode at least so many tokens, for a reason.
+    #[must_use]
+    pub fn decode(reason: Reason, at_least: usize) -> Self {
         Self { bet: None, reason, at_least, decode_rate: None, bet_rate: None }
     }
 
@@ -165,12 +179,23 @@ impl Choice {
 #[must_use]
 pub fn new_tokens(strategy: Strategy, context: usize, drafts: usize, block: Option<usize>) -> f64 {
     let open = (context.max(1) - 1) % block.unwrap_or(USUAL_BLOCK).max(1) + 1;
-    let tokens = match strategy {
+    computed(strategy, context as f64, drafts as f64, open as f64)
+}
+
+/// The same on average over the rounds to come: the open block's tokens, which are computed anew each time, are few in one
+/// round and many in the next, and say nothing of what to do in all of them.
+fn usual_new_tokens(strategy: Strategy, context: usize, drafts: usize, block: Option<usize>) -> f64 {
+    let open = (block.unwrap_or(USUAL_BLOCK).max(1) + 1) as f64 / 2.0;
+    computed(strategy, context as f64, drafts as f64, open.min(context as f64))
+}
+
+/// Where the context ends with `open` tokens that are in no full block.
+fn computed(strategy: Strategy, context: f64, drafts: f64, open: f64) -> f64 {
+    match strategy {
         Strategy::CachedSuffix => open + drafts,
         Strategy::PromptLogprobs => context + drafts,
-        Strategy::FanOut => (drafts + 1) * open + drafts * (drafts + 1) / 2,
-    };
-    tokens as f64
+        Strategy::FanOut => (drafts + 1.0) * (open + drafts / 2.0),
+    }
 }
 
 /// Decides how a rollout goes on.
@@ -191,84 +216,111 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         return Choice::decode(Reason::Stale, TO_MEASURE);
     }
     let decode_rate = 1.0 / interval;
-    let offers = candidates.iter().filter_map(|candidate| Some((candidate, situation.best(candidate, load)?)));
-    let best = offers.max_by(|(_, a), (_, b)| a.rate().total_cmp(&b.rate()));
-    let Some((candidate, best)) = best.filter(|_| room > 0) else {
-        return Choice { decode_rate: Some(decode_rate), ..Choice::decode(Reason::NoDraft, TO_REVIEW) };
+    let decode = Choice { decode_rate: Some(decode_rate), ..Choice::decode(Reason::Fastest, TO_REVIEW) };
+    let offers: Vec<_> = candidates.iter().filter_map(|candidate| situation.offer(candidate, load)).collect();
+    let Some(best) = offers.iter().max_by(|a, b| a.rate.total_cmp(&b.rate)).filter(|_| room > 0) else {
+        return Choice { reason: Reason::NoDraft, ..decode };
     };
-    let margins = if load > CROWD { CROWDED } else { ALONE };
+    let margins = if is_crowd(load) { CROWDED } else { ALONE };
     let margin = match situation.mode {
         Some(Mode::Decode) => margins.from_decode,
         Some(Mode::Speculate) => margins.to_stay,
         None => margins.at_start,
     };
-    let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
-    let stake = (decode_rate - best.rate()).max(0.0) * best.seconds + switch;
-    // A crowd that does worse than foreseen goes by what it sees.
-    let seen = costs.round_rate(load).filter(|_| load > CROWD).unwrap_or(f64::INFINITY);
-    let (bet, reason) = if best.rate().min(seen) > margin * decode_rate {
-        (Some(0.0), Reason::Fastest)
-    } else if situation.allowance > stake {
-        (Some(stake), Reason::Explore)
-    } else {
-        (None, Reason::Fastest)
-    };
-    Choice {
-        bet: bet.map(|stake| situation.bet(candidate, best, stake)),
+    let take = |offer: &Offer<'_>, stake, reason| Choice {
+        bet: Some(situation.bet(offer, stake)),
         reason,
-        at_least: TO_REVIEW,
-        decode_rate: Some(decode_rate),
-        bet_rate: Some(best.rate()),
+        bet_rate: Some(offer.rate),
+        ..decode
+    };
+    // A crowd that does worse than foreseen goes by what it sees.
+    let seen = costs.round_rate(load).filter(|_| is_crowd(load)).unwrap_or(f64::INFINITY);
+    if best.rate.min(seen) > margin * decode_rate {
+        return take(best, 0.0, Reason::Fastest);
+    }
+    // Not the best, for what looks bad may have changed since it was last tried.
+    let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
+    let stakes = offers.iter().map(|offer| (offer, offer.stake(decode_rate) + switch));
+    let affordable = stakes.filter(|(_, stake)| situation.allowance > *stake);
+    match affordable.min_by_key(|(offer, _)| costs.last_judged(offer.candidate.drafter)) {
+        Some((offer, stake)) => take(offer, stake, Reason::Explore),
+        None => Choice { bet_rate: Some(best.rate), ..decode },
+    }
+}
+
+/// What a drafter has to offer.
+struct Offer<'a> {
+    candidate: &'a Candidate<'a>,
+    /// Its best round.
+    best: Best,
+    /// Seconds until it can begin.
+    reading: f64,
+    /// Tokens a second over what is expected to come, the reading included.
+    rate: f64,
+}
+
+impl Offer<'_> {
+    /// Tokens that a round of it is expected to lose against decoding.
+    fn stake(&self, decode_rate: f64) -> f64 {
+        (decode_rate - self.best.rate()).max(0.0) * self.best.seconds + decode_rate * self.reading
     }
 }
 
 impl Situation<'_> {
-    /// The best that a drafter can offer.
+    fn offer<'a>(&self, candidate: &'a Candidate<'a>, load: f64) -> Option<Offer<'a>> {
+        let best = self.best(candidate, load)?;
+        let reading =
+            if candidate.ready.is_some() { 0.0 } else { self.costs.reading(candidate.drafter, candidate.unread) };
+        let rest = self.room.min(self.committed.max(LEAST_REST)) as f64;
+        let rate = rest / (rest / best.rate() + reading);
+        Some(Offer { candidate, best, reading, rate })
+    }
+
+    /// The best round of a drafter.
     fn best(&self, candidate: &Candidate<'_>, load: f64) -> Option<Best> {
-        let Candidate { drafter, hazard, ready } = *candidate;
-        let others = self.costs.others;
-        let cost = self.costs.round(self.plan.strategy, Some(drafter), self.greedy, load, others)?;
+        let Candidate { drafter, hazard, ready, .. } = *candidate;
+        let company = Company { speculating: self.rollouts, decoding: self.costs.others };
+        let cost = self.costs.round(self.plan.strategy, Some(drafter), self.greedy, company)?;
         let excess = self.costs.excess(self.plan.strategy, load);
         // A few that speculate among many that decode are quicker than all would be: that says nothing of a crowd.
-        let excess = if self.rollouts > CROWD { excess.max(1.0) } else { excess };
-        let company = Company { speculating: self.rollouts, decoding: others };
+        let excess = if is_crowd(self.rollouts) { excess.max(1.0) } else { excess };
         let seconds = |drafts: usize| {
-            let new = new_tokens(self.plan.strategy, self.context, drafts, self.costs.block_size);
+            let new = usual_new_tokens(self.plan.strategy, self.context, drafts, self.costs.block_size);
             let draft = if ready.is_some() { 0.0 } else { cost.draft.of(drafts as f64) };
             let elsewhere = draft + cost.extra;
             elsewhere + excess * cost.verification(new, elsewhere, company)
         };
         let record = self.costs.record(drafter);
+        let most = self.room.min(self.most(ready.is_some()));
         match ready {
             Some(proposal) => {
-                let drafts = proposal.drafts.iter().take(self.room.min(self.policy.longest_match)).enumerate();
+                let drafts = proposal.drafts.iter().take(most).enumerate();
                 best_length(drafts.map(|(at, draft)| under(record.of(draft, at), hazard)), seconds)
             }
-            None => {
-                let positions = 0..self.room.min(self.policy.draft_tokens);
-                best_length(positions.map(|at| under(record.at_position(at), hazard)), seconds)
-            }
+            None => best_length((0..most).map(|at| under(record.at_position(at), hazard)), seconds),
         }
     }
 
-    fn bet(&self, candidate: &Candidate<'_>, best: Best, stake: f64) -> Bet {
-        let Candidate { drafter, hazard, ready } = *candidate;
-        let record = self.costs.record(drafter);
-        if ready.is_none() && self.rollouts > CROWD {
-            // It is worth more that proposals are of one length: then verifications share the server's steps.
-            let usual = self.best(&Candidate { hazard: 1.0, ..*candidate }, self.rollouts + self.costs.others);
-            let length = usual.map_or(best.length, |usual| usual.length).min(self.room);
-            return Bet { drafter, length, stop: StopRule::never(), stake };
+    fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
+        let Candidate { drafter, hazard, ready, .. } = *offer.candidate;
+        let best = offer.best;
+        let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake };
+        if ready.is_some() {
+            return exactly(best.length);
         }
+        if is_crowd(self.rollouts) {
+            // It is worth more that proposals are of one length: then verifications share the server's steps.
+            let usual = Candidate { hazard: 1.0, ..*offer.candidate };
+            let usual = self.best(&usual, self.rollouts + self.costs.others);
+            return exactly(usual.map_or(best.length, |usual| usual.length));
+        }
+        let record = self.costs.record(drafter);
         // A drafter that knows how sure it is may go on for longer than is usual, and stops by itself.
-        let varies = ready.is_none() && record.knows_confidence();
-        let most = if varies { 2 * best.length + 2 } else { best.length };
-        let acceptance: [f32; CONFIDENCE_BINS] =
-            std::array::from_fn(|bin| under(record.by_confidence(bin), hazard) as f32);
+        let length = if record.knows_confidence() { 2 * best.length + 2 } else { best.length };
+        let acceptance = std::array::from_fn(|bin| under(record.by_confidence(bin), hazard) as f32);
         // The rule looks at the drafts that there are; the next one's chance is the usual one.
         let least = (best.least / under(record.overall(), hazard).max(0.05)).min(1.0) as f32;
-        let stop = if ready.is_some() { StopRule::never() } else { StopRule { acceptance, least } };
-        Bet { drafter, length: most.min(self.room).min(self.most(ready.is_some())), stop, stake }
+        Bet { length: length.min(self.room).min(self.most(false)), stop: StopRule { acceptance, least }, ..exactly(0) }
     }
 
     fn most(&self, is_ready: bool) -> usize {
@@ -286,7 +338,7 @@ mod tests {
 
     /// A server of 6.2 ms a step, whose drafter is accepted with this probability and takes 0.6 ms a token.
     fn costs(acceptance: f64) -> Costs {
-        let mut costs = Costs::new();
+        let mut costs = Costs::default();
         for load in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0] {
             costs.observe(Measurement::Decoded { load, interval: 0.0062 + 0.00003 * load, tokens: 40.0 });
         }
@@ -300,7 +352,8 @@ mod tests {
                 seconds: 0.00743 + 0.00004 * new_tokens,
             });
             let tokens = index as usize % 8 + 1;
-            costs.observe(Measurement::Drafted { drafter: 0, tokens, seconds: 0.0006 * tokens as f64 });
+            let seconds = 0.0006 * tokens as f64;
+            costs.observe(Measurement::Drafted { drafter: 0, speculating: 1.0, unread: 1, tokens, seconds });
         }
         for index in 0..600 {
             let accepted = f64::from(index % 100) < 100.0 * acceptance;
@@ -317,9 +370,10 @@ mod tests {
             plan: PLAN,
             greedy: true,
             rollouts,
+            committed: 0,
             context: 1000,
             room: 400,
-            candidates: &[Candidate { drafter: 0, hazard: 1.0, ready: None }],
+            candidates: &[Candidate { drafter: 0, hazard: 1.0, unread: 0, ready: None }],
             mode,
             allowance,
         })
@@ -343,6 +397,61 @@ mod tests {
         assert!(tried.bet.unwrap().stake > 0.0);
     }
 
+    fn two_drafters<'a>(costs: &'a Costs, policy: &'a Policy, candidates: &'a [Candidate<'a>]) -> Situation<'a> {
+        Situation {
+            policy,
+            costs,
+            plan: PLAN,
+            greedy: true,
+            rollouts: 1.0,
+            committed: 100,
+            context: 1000,
+            room: 400,
+            candidates,
+            mode: Some(Mode::Decode),
+            allowance: 10.0,
+        }
+    }
+
+    #[test]
+    fn drafters_that_do_not_pay_are_tried_in_turn_and_not_just_the_better_one() {
+        let mut costs = costs(0.0);
+        let judged = |drafter, accepted| Measurement::Judged {
+            drafter,
+            drafts: (0..100).map(|_| Judged { position: 0, confidence: None, accepted }).collect(),
+        };
+        let candidates = [0, 1].map(|drafter| Candidate { drafter, hazard: 1.0, unread: 0, ready: None });
+        let policy = Policy::default();
+        let tried = |costs: &Costs| {
+            let choice = choose(&two_drafters(costs, &policy, &candidates));
+            assert_eq!(choice.reason, Reason::Explore);
+            choice.bet.unwrap().drafter
+        };
+        costs.observe(judged(1, false));
+        assert_eq!(tried(&costs), 0, "the other one was judged last");
+        costs.observe(judged(0, false));
+        assert_eq!(tried(&costs), 1);
+    }
+
+    #[test]
+    fn what_a_drafter_has_to_read_first_must_be_worth_it() {
+        let mut costs = costs(0.85);
+        for _ in 0..20 {
+            let reading = Measurement::Drafted { drafter: 0, speculating: 1.0, unread: 1000, tokens: 1, seconds: 0.5 };
+            costs.observe(reading);
+        }
+        assert!((costs.reading(0, 1000) - 0.5).abs() < 0.01);
+        let policy = Policy::default();
+        let mode = |unread, committed| {
+            let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, ready: None }];
+            let situation = Situation { committed, allowance: 0.0, ..two_drafters(&costs, &policy, &candidates) };
+            choose(&situation).mode()
+        };
+        assert_eq!(mode(0, 100), Mode::Speculate);
+        assert_eq!(mode(1000, 100), Mode::Decode, "half a second is eighty tokens");
+        assert_eq!(mode(1000, 400), Mode::Speculate, "four hundred more are to be expected");
+    }
+
     #[test]
     fn near_the_break_even_a_rollout_stays_what_it_is() {
         let costs = costs(0.85);
@@ -358,7 +467,7 @@ mod tests {
 
     #[test]
     fn decoding_is_measured_first() {
-        let choice = decide(&Costs::new(), 1.0, None, 100.0);
+        let choice = decide(&Costs::default(), 1.0, None, 100.0);
         assert_eq!((choice.mode(), choice.reason, choice.at_least), (Mode::Decode, Reason::Unmeasured, TO_MEASURE));
     }
 
@@ -366,7 +475,7 @@ mod tests {
     fn a_rollout_whose_drafts_are_rejected_more_than_others_decodes() {
         let costs = costs(0.85);
         let policy = Policy::default();
-        let candidates = |hazard| [Candidate { drafter: 0, hazard, ready: None }];
+        let candidates = |hazard| [Candidate { drafter: 0, hazard, unread: 0, ready: None }];
         let mode = |candidates: &[Candidate<'_>]| {
             choose(&Situation {
                 policy: &policy,
@@ -374,6 +483,7 @@ mod tests {
                 plan: PLAN,
                 greedy: true,
                 rollouts: 1.0,
+                committed: 0,
                 context: 1000,
                 room: 400,
                 candidates,
@@ -392,5 +502,7 @@ mod tests {
         assert_eq!(new_tokens(Strategy::CachedSuffix, 32, 4, Some(16)), 20.0);
         assert_eq!(new_tokens(Strategy::PromptLogprobs, 32, 4, Some(16)), 36.0);
         assert_eq!(new_tokens(Strategy::FanOut, 33, 2, Some(16)), 6.0);
+        let all = (33..49).map(|context| new_tokens(Strategy::CachedSuffix, context, 4, Some(16)));
+        assert_eq!(usual_new_tokens(Strategy::CachedSuffix, 40, 4, Some(16)), all.sum::<f64>() / 16.0);
     }
 }

@@ -10,7 +10,20 @@ use super::tail::Tails;
 use crate::verify::Strategy;
 
 /// Verifications up to so many requests at once tell the cost of one; more than that, only how they hinder each other.
-const NEARLY_ALONE: f64 = 2.5;
+const NEARLY_ALONE: f64 = 1.5;
+/// Tokens of context that a drafter reads along with its first draft, as it does after every round.
+const READS_ALONG: usize = 8;
+/// So many take long enough to tell what reading takes.
+const READS_FOR_LONG: usize = 64;
+/// Reading a token of a context is believed to take this share of drafting one: many are read in a pass.
+const READING_SHARE: f64 = 0.1;
+/// Of what is known of a drafter's cost, half is forgotten after so many tokens decoded alone: whoever is taken to be too
+/// expensive to be tried would never be found to be cheaper.
+const FORGOTTEN: f64 = 2000.0;
+/// Each further rollout is believed to make a draft longer by this share of it, until it is measured.
+const ROW_SHARE: f64 = 0.03;
+/// No drafter is taken to be slowed down more than this by company.
+const MOST_EXCESS: f64 = 32.0;
 /// A measured mean of this weight is as good as any.
 const KNOWN: f64 = 2.0;
 /// After so many rounds without one, the time of a decoded token is due to be measured again.
@@ -47,6 +60,10 @@ pub enum Measurement {
     Drafted {
         /// Which one.
         drafter: usize,
+        /// Rollouts that speculated or drafted meanwhile, for which it may have had to work, too.
+        speculating: f64,
+        /// Tokens of the context that it read first.
+        unread: usize,
         /// How long a proposal.
         tokens: usize,
         /// How long it took.
@@ -61,8 +78,8 @@ pub enum Measurement {
     },
     /// A round is over.
     Round {
-        /// Requests that the server worked on meanwhile.
-        load: f64,
+        /// Who else was there.
+        company: Company,
         /// Tokens that it brought.
         tokens: usize,
         /// From the beginning of its draft to its last token.
@@ -93,6 +110,7 @@ pub struct Costs {
     rounds_since_decode: u32,
     verify: [Verification; 3],
     drafters: Vec<DrafterCosts>,
+    judgements: u64,
     extra: [Mean; 2],
     /// Seconds for each token that rounds brought, by load.
     rounds: Curve,
@@ -117,8 +135,42 @@ struct Verification {
 
 #[derive(Debug, Clone, Default, PartialEq)]
 struct DrafterCosts {
+    /// Of a proposal, by its length, where hardly anybody else wants one.
     line: Line,
+    /// How many times as long proposals take, by how many rollouts speculate.
+    excess: Curve,
+    /// Of each token of a context to be read.
+    reading: Mean,
     record: Record,
+    /// The round, counted over all drafters, in which its drafts were last judged.
+    last_judged: u64,
+}
+
+impl DrafterCosts {
+    fn observe(&mut self, speculating: f64, unread: usize, tokens: usize, seconds: f64, prior: Cost) {
+        let foreseen = self.line.fit(prior).of(tokens as f64);
+        if unread >= READS_FOR_LONG {
+            let drafting = foreseen * self.excess_at(speculating);
+            self.reading.observe((seconds - drafting).max(0.0) / unread as f64);
+        } else if unread > READS_ALONG {
+            // It tells of neither.
+        } else if speculating < NEARLY_ALONE {
+            self.line.observe(tokens as f64, seconds, prior);
+        } else {
+            self.excess.observe(speculating, seconds / foreseen, 1.0);
+        }
+    }
+
+    fn excess_at(&self, speculating: f64) -> f64 {
+        if speculating < NEARLY_ALONE {
+            return 1.0;
+        }
+        let believed = 1.0 + ROW_SHARE * (speculating - 1.0);
+        match self.excess.at(speculating) {
+            Some(seen) if self.excess.weight_at(speculating) >= KNOWN => seen.clamp(1.0, MOST_EXCESS),
+            seen => seen.unwrap_or(1.0).clamp(believed, MOST_EXCESS),
+        }
+    }
 }
 
 impl Verification {
@@ -163,12 +215,6 @@ fn place(strategy: Strategy) -> usize {
 }
 
 impl Costs {
-    /// Nothing is known yet.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Takes in a measurement.
     pub fn observe(&mut self, measurement: Measurement) {
         match measurement {
@@ -177,6 +223,10 @@ impl Costs {
                 for verification in &mut self.verify {
                     (verification.of_late, verification.settled) = (Mean::default(), None);
                 }
+                if load < NEARLY_ALONE {
+                    let share = 0.5_f64.powf(tokens / FORGOTTEN);
+                    self.drafters.iter_mut().for_each(|costs| costs.line.fade(share));
+                }
                 // Prompts that are read, and others' verifications, make it longer, never shorter.
                 self.decode.observe_disturbed(load, interval, tokens / 4.0);
             }
@@ -184,17 +234,22 @@ impl Costs {
                 self.rounds_since_decode = self.rounds_since_decode.saturating_add(1);
                 self.verified(strategy, company, new_tokens, elsewhere, seconds);
             }
-            Measurement::Drafted { drafter, tokens, seconds } => {
+            Measurement::Drafted { drafter, speculating, unread, tokens, seconds } => {
                 let prior = self.draft_prior();
-                self.drafter(drafter).line.observe(tokens as f64, seconds, prior);
+                self.drafter(drafter).observe(speculating, unread, tokens, seconds, prior);
             }
             Measurement::Judged { drafter, drafts } => {
-                let record = &mut self.drafter(drafter).record;
-                drafts.into_iter().for_each(|judged| record.observe(judged));
+                self.judgements += 1;
+                let now = self.judgements;
+                let costs = self.drafter(drafter);
+                costs.last_judged = now;
+                drafts.into_iter().for_each(|judged| costs.record.observe(judged));
             }
-            Measurement::Round { load, tokens, seconds } => {
-                self.rounds.observe(load, seconds / tokens as f64, tokens as f64 / 8.0);
+            // A few that speculate among many that decode say nothing of what happens if all do.
+            Measurement::Round { company, tokens, seconds } if company.speculating >= company.decoding => {
+                self.rounds.observe(company.requests(), seconds / tokens as f64, tokens as f64 / 8.0);
             }
+            Measurement::Round { .. } => {}
             Measurement::Extra { greedy, seconds } => self.extra[usize::from(greedy)].observe(seconds),
             Measurement::Tail(tails) => self.tails.merge(&tails),
             Measurement::Server { others, block_size } => {
@@ -211,7 +266,7 @@ impl Costs {
         self.decode.at(load)
     }
 
-    /// Tokens a second that rounds have brought at this load, where enough were seen.
+    /// Tokens a second that rounds have brought at this load while most rollouts speculated, where enough were seen.
     #[must_use]
     pub fn round_rate(&self, load: f64) -> Option<f64> {
         let seen = self.rounds.weight_at(load) >= KNOWN;
@@ -238,30 +293,56 @@ impl Costs {
         self.drafters.get(drafter).map_or(&UNKNOWN, |costs| &costs.record)
     }
 
+    /// When a drafter's drafts were last judged: of two drafters, the one of the smaller number is the longer untried.
+    #[must_use]
+    pub fn last_judged(&self, drafter: usize) -> u64 {
+        self.drafters.get(drafter).map_or(0, |costs| costs.last_judged)
+    }
+
+    /// Seconds that a drafter takes to read so many tokens of a context.
+    #[must_use]
+    pub fn reading(&self, drafter: usize, tokens: usize) -> f64 {
+        let seen = self.drafters.get(drafter).map(|costs| costs.reading).filter(|reading| reading.weight > 0.0);
+        tokens as f64 * seen.map_or(READING_SHARE * self.draft_prior().each, |reading| reading.value)
+    }
+
     /// How much longer verifications take at this load than the pure arithmetic says.
     #[must_use]
     pub fn excess(&self, strategy: Strategy, load: f64) -> f64 {
         self.verify[place(strategy)].excess.at(load).unwrap_or(1.0).clamp(0.25, 4.0)
     }
 
-    /// What a round costs where the server works on so many requests of its own and others' in all; absent before decoding
-    /// was measured. `others` of them decode.
+    /// What a round costs in this company; absent before decoding was measured.
     #[must_use]
     pub fn round(
         &self,
         strategy: Strategy,
         drafter: Option<usize>,
         greedy: bool,
-        load: f64,
-        others: f64,
+        company: Company,
     ) -> Option<RoundCost> {
+        let load = company.requests();
         let interval = self.decode.at(load)?;
-        let row = self.decode.slope().min(interval / load.max(1.0));
-        let base = interval - row * (load - others);
+        let row = self.row(load, interval);
+        let base = interval - row * company.speculating;
         let draft = drafter.and_then(|drafter| self.drafters.get(drafter));
-        let draft = draft.map_or(Cost { fixed: 0.0, each: 0.0 }, |costs| costs.line.fit(self.draft_prior()));
+        let draft = draft.map_or(Cost { fixed: 0.0, each: 0.0 }, |costs| {
+            costs.line.fit(self.draft_prior()).times(costs.excess_at(company.speculating))
+        });
         let verify = self.verify[place(strategy)].line.fit(self.verify_prior());
         Some(RoundCost { base, row, verify, draft, extra: self.extra[usize::from(greedy)].value })
+    }
+
+    /// Seconds of a server's step that a verification of so many new tokens is expected to take for itself.
+    #[must_use]
+    pub fn work(&self, strategy: Strategy, load: f64, new_tokens: f64) -> f64 {
+        let Some(interval) = self.decode.at(load) else { return 0.0 };
+        self.row(load, interval) + self.verify[place(strategy)].line.fit(self.verify_prior()).each * new_tokens
+    }
+
+    /// What a request adds to the steps that serve it.
+    fn row(&self, load: f64, interval: f64) -> f64 {
+        self.decode.slope().min(interval / load.max(1.0))
     }
 
     fn drafter(&mut self, drafter: usize) -> &mut DrafterCosts {
@@ -272,8 +353,8 @@ impl Costs {
     }
 
     fn verified(&mut self, strategy: Strategy, company: Company, new_tokens: f64, elsewhere: f64, seconds: f64) {
-        let load = company.speculating + company.decoding;
-        let Some(cost) = self.round(strategy, None, true, load, company.decoding) else { return };
+        let load = company.requests();
+        let Some(cost) = self.round(strategy, None, true, company) else { return };
         let prior = self.verify_prior();
         let foreseen = cost.verification(new_tokens, elsewhere, company);
         let verification = &mut self.verify[place(strategy)];
@@ -285,11 +366,10 @@ impl Costs {
     }
 
     /// A guess for the first rounds, from what a decoded token takes. A new token is about as much work as one more request
-    /// that decodes.
+    /// that decodes; and no less than a GPU of today takes that computes as fast as it can, against reading all weights once.
     fn verify_prior(&self) -> Cost {
         let step = self.decode.at(1.0).unwrap_or(0.01);
-        let row = self.decode.slope();
-        Cost { fixed: 0.15 * step, each: if row > 0.0 { row.clamp(0.003 * step, 0.1 * step) } else { 0.005 * step } }
+        Cost { fixed: 0.15 * step, each: self.decode.slope().clamp(0.005 * step, 0.1 * step) }
     }
 
     fn draft_prior(&self) -> Cost {
@@ -308,7 +388,7 @@ mod tests {
 
     /// A server of known costs that was measured at loads 1 to 32.
     fn measured() -> Costs {
-        let mut costs = Costs::new();
+        let mut costs = Costs::default();
         for load in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0] {
             costs.observe(Measurement::Decoded { load, interval: 0.0062 + 0.00003 * load, tokens: 40.0 });
         }
@@ -324,7 +404,7 @@ mod tests {
             let strategy = Strategy::CachedSuffix;
             costs.observe(Measurement::Verified { strategy, company: alone(), new_tokens, elsewhere: 0.0, seconds });
         }
-        let cost = costs.round(Strategy::CachedSuffix, Some(0), true, 1.0, 0.0).unwrap();
+        let cost = costs.round(Strategy::CachedSuffix, Some(0), true, alone()).unwrap();
         assert!((cost.verify.fixed - 0.0012).abs() < 1e-4, "{cost:?}");
         assert!((cost.verify.each - 0.00004).abs() < 1.5e-5, "{cost:?}");
         assert!((cost.base - 0.0062).abs() < 1e-4 && (cost.row - 0.00003).abs() < 1e-5, "{cost:?}");
@@ -332,9 +412,27 @@ mod tests {
     }
 
     #[test]
+    fn a_draft_model_is_slower_in_company_and_what_it_read_first_is_not_its_drafts_cost() {
+        let mut costs = measured();
+        let drafted =
+            |speculating, unread, seconds| Measurement::Drafted { drafter: 0, speculating, unread, tokens: 4, seconds };
+        for _ in 0..100 {
+            costs.observe(drafted(1.0, 1, 0.0024));
+            costs.observe(drafted(32.0, 2, 0.0048));
+            costs.observe(drafted(32.0, 500, 0.0048 + 0.025));
+        }
+        let of = |speculating| {
+            let company = Company { speculating, decoding: 0.0 };
+            costs.round(Strategy::CachedSuffix, Some(0), true, company).unwrap().draft.of(4.0)
+        };
+        assert!((of(1.0) - 0.0024).abs() < 1e-4 && (of(32.0) - 0.0048).abs() < 2e-4, "{} {}", of(1.0), of(32.0));
+        assert!((costs.reading(0, 500) - 0.025).abs() < 0.001, "{}", costs.reading(0, 500));
+    }
+
+    #[test]
     fn nothing_is_forecast_before_decoding_was_measured() {
-        let costs = Costs::new();
-        assert_eq!(costs.round(Strategy::FanOut, Some(0), true, 1.0, 0.0), None);
+        let costs = Costs::default();
+        assert_eq!(costs.round(Strategy::FanOut, Some(0), true, alone()), None);
         assert!(costs.is_unmeasured(1.0));
         assert!(!measured().is_unmeasured(1.0) && !measured().is_unmeasured(12.0));
         assert!(measured().is_unmeasured(500.0), "far beyond what was measured");

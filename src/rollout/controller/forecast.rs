@@ -33,9 +33,21 @@ pub struct Company {
 }
 
 impl Company {
+    /// Requests that the server works on.
+    #[must_use]
+    pub fn requests(&self) -> f64 {
+        self.speculating + self.decoding
+    }
+
+    /// Of the two, the one that keeps the server busier.
+    #[must_use]
+    pub fn busier(self, other: Self) -> Self {
+        if other.requests() > self.requests() { other } else { self }
+    }
+
     /// Half a step on average where the server is at work already when a request comes, none where it is idle.
     fn wait(&self) -> f64 {
-        if self.speculating + self.decoding > 1.5 { 0.5 } else { 0.0 }
+        if self.requests() > 1.5 { 0.5 } else { 0.0 }
     }
 }
 

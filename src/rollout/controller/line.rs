@@ -26,6 +26,12 @@ impl Cost {
     pub fn of(&self, units: f64) -> f64 {
         self.fixed + self.each * units
     }
+
+    /// The cost where everything takes `factor` times as long.
+    #[must_use]
+    pub fn times(self, factor: f64) -> Self {
+        Self { fixed: factor * self.fixed, each: factor * self.each }
+    }
 }
 
 /// Weighted least squares of `cost = fixed + each · units` over measurements that fade.
@@ -42,10 +48,15 @@ impl Line {
     /// Takes in that so many units cost so much; `prior` is what is believed without any measurement.
     pub fn observe(&mut self, units: f64, cost: f64, prior: Cost) {
         let cost = if self.weight > 4.0 { cost.min(OUTLIER * self.fit(prior).of(units)) } else { cost };
-        for sum in [&mut self.weight, &mut self.units, &mut self.cost, &mut self.units_squared, &mut self.units_cost] {
-            *sum *= FADING;
-        }
+        self.fade(FADING);
         self.add(units, cost, 1.0);
+    }
+
+    /// Makes all measurements so far weigh this share of what they did.
+    pub fn fade(&mut self, share: f64) {
+        for sum in [&mut self.weight, &mut self.units, &mut self.cost, &mut self.units_squared, &mut self.units_cost] {
+            *sum *= share;
+        }
     }
 
     /// How many measurements it rests on, faded ones counted in part.
@@ -100,6 +111,15 @@ mod tests {
         }
         let fit = line.fit(PRIOR);
         assert!((fit.fixed - 20.0).abs() < 1.5 && (fit.each - 0.9).abs() < 0.15, "{fit:?}");
+    }
+
+    #[test]
+    fn what_has_faded_is_believed_less() {
+        let mut line = Line::default();
+        (0..40).for_each(|_| line.observe(8.0, 80.0, PRIOR));
+        let before = line.fit(PRIOR).of(8.0);
+        line.fade(0.001);
+        assert!(before > 70.0 && line.fit(PRIOR).of(8.0) < 10.0);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::choice::is_crowd;
 use super::costs::{Costs, Measurement};
+use super::forecast::Company;
 use super::groups::Groups;
 use crate::upstream::Upstream;
 
@@ -18,6 +20,8 @@ const POLL: Duration = Duration::from_secs(2);
 const QUEUE: usize = 1024;
 /// Tokens that may be lost to finding out, for each token that was committed.
 const ALLOWANCE: f64 = 0.005;
+/// What may be lost before any was committed, since nothing is known then.
+const FIRST_ALLOWANCE: f64 = 8.0;
 /// More than this is not saved up.
 const MOST_ALLOWANCE: f64 = 20.0;
 /// So many measurements that had to be left out, and four for each rollout, say that it is always so.
@@ -39,6 +43,7 @@ pub struct Monitor {
 pub struct Load {
     rollouts: AtomicUsize,
     speculating: AtomicUsize,
+    drafting: AtomicUsize,
     /// Rollouts that wait for their first token: the server reads their prompts.
     starting: AtomicUsize,
     /// Rollouts whose first token has come, all told.
@@ -83,6 +88,12 @@ impl Load {
     #[must_use]
     pub fn speculating(&self) -> f64 {
         self.speculating.load(Ordering::Relaxed) as f64
+    }
+
+    /// Those that speculate, or wait for drafts by which to begin to.
+    #[must_use]
+    pub fn drawing_on_drafters(&self) -> f64 {
+        self.speculating().max(self.drafting.load(Ordering::Relaxed) as f64)
     }
 
     /// Rollouts whose first token has come since the start of the sidecar.
@@ -147,9 +158,10 @@ impl Monitor {
     #[must_use]
     pub fn start(server: Option<Upstream>) -> Self {
         let (measurements, received) = mpsc::channel(QUEUE);
-        let (published, costs) = watch::channel(Arc::new(Costs::new()));
-        let load = Arc::new(Load::default());
-        let collector = Collector { costs: Costs::new(), published };
+        let (published, costs) = watch::channel(Arc::new(Costs::default()));
+        let allowance = AtomicU64::new((FIRST_ALLOWANCE * MICRO) as u64);
+        let load = Arc::new(Load { allowance, ..Load::default() });
+        let collector = Collector { costs: Costs::default(), published };
         tokio::spawn(collector.run(received));
         if let Some(server) = server {
             tokio::spawn(watch_server(server, Arc::clone(&load), measurements.downgrade()));
@@ -163,6 +175,20 @@ impl Monitor {
         &self.load
     }
 
+    /// Who is at the server.
+    #[must_use]
+    pub fn company(&self) -> Company {
+        let speculating = self.load.speculating().max(1.0);
+        let decoding = (self.load.rollouts() - speculating).max(0.0) + self.costs.borrow().others;
+        Company { speculating, decoding }
+    }
+
+    /// Whether the rollouts under way, here and elsewhere, are a crowd.
+    #[must_use]
+    pub fn is_crowded(&self) -> bool {
+        is_crowd(self.load.rollouts() + self.costs.borrow().others)
+    }
+
     /// Counts a rollout until the result is dropped.
     #[must_use]
     pub fn rollout(&self) -> Present {
@@ -173,6 +199,12 @@ impl Monitor {
     #[must_use]
     pub fn speculating(&self) -> Present {
         Present::new(&self.load, |load| &load.speculating)
+    }
+
+    /// Counts a rollout that waits for a proposal.
+    #[must_use]
+    pub fn drafting(&self) -> Present {
+        Present::new(&self.load, |load| &load.drafting)
     }
 
     /// Counts a rollout that waits for its first token.

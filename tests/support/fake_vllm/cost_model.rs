@@ -31,6 +31,8 @@ pub struct DraftCost {
     pub token: Duration,
     /// Of every other rollout that gets one in the same step.
     pub extra_row: Duration,
+    /// Of a token of context that is read in the same step.
+    pub read: Duration,
 }
 
 /// What a step computes.
@@ -75,16 +77,17 @@ impl CostModel {
 }
 
 impl DraftCost {
-    /// The draft model of [`CostModel::h100_8b`].
+    /// The draft model of [`CostModel::h100_8b`], which reads contexts in no time.
     #[must_use]
     pub fn h100_8b() -> Self {
-        Self { token: Duration::from_micros(600), extra_row: Duration::from_micros(20) }
+        let read = Duration::ZERO;
+        Self { token: Duration::from_micros(600), extra_row: Duration::from_micros(20), read }
     }
 
-    /// How long a step takes that gives each of `rows` rollouts a token.
+    /// How long a step takes that gives each of `rows` rollouts a token and reads `unread` tokens of their contexts.
     #[must_use]
-    pub fn step(&self, rows: usize) -> Duration {
-        self.token + self.extra_row * count(rows.saturating_sub(1))
+    pub fn step(&self, rows: usize, unread: usize) -> Duration {
+        self.token + self.extra_row * count(rows.saturating_sub(1)) + self.read * count(unread)
     }
 }
 
