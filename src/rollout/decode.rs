@@ -16,6 +16,8 @@ const WINDOW: usize = 8;
 /// A listener that takes longer than this to take a token holds up the measurement, too.
 const PROMPT_LISTENER: f64 = 0.002;
 
+/// What takes no longer than this was not waited for.
+const AT_ONCE: f64 = 0.000_05;
 /// Others' verifications may take this share of the time that is measured.
 const MOST_WORK: f64 = 0.25;
 
@@ -48,12 +50,14 @@ impl Running {
         let mut review = at_least;
         let mut window: Option<Window> = None;
         loop {
+            let asked = Timer::start();
             let chunk = tokio::select! {
                 biased;
                 chunk = stream.next() => chunk,
                 // The tokens that came were sampled before the control request went on.
                 () = &mut wanted => return Ok(()),
             };
+            let was_awaited = asked.seconds() > AT_ONCE;
             let chunk = match chunk {
                 Some(Ok(chunk)) => chunk,
                 // What came is committed, so the rest can be asked for again.
@@ -78,7 +82,7 @@ impl Running {
                 let version = self.version(Some(&span.version), turn);
                 self.versions.stamp(start + span.start, &version);
             }
-            self.measure(&mut window, brought);
+            self.measure(&mut window, brought, was_awaited);
             let by_server = chunk.finish_reason.is_some();
             if self.sequence.finish().is_some() || decoded >= length {
                 self.close_window(&mut window);
@@ -140,9 +144,10 @@ impl Running {
             Some(Prefill { cached_tokens: usage.flatten(), fingerprint: known, model, prompt_logprobs: None });
     }
 
-    /// Takes in that a chunk has come.
-    fn measure(&mut self, window: &mut Option<Window>, tokens: usize) {
+    /// Takes in that a chunk has come. When one came that lay there already is not known, so nothing is timed by it.
+    fn measure(&mut self, window: &mut Option<Window>, tokens: usize, was_awaited: bool) {
         match window {
+            None if !was_awaited => {}
             None => {
                 let load = self.pace.monitor.load();
                 let (work, started, rollouts) = (load.verification_work(), load.started(), load.rollouts());
@@ -150,9 +155,9 @@ impl Running {
             }
             Some(Window { tokens: seen, .. }) => {
                 *seen += tokens;
-                if *seen >= WINDOW {
+                if was_awaited && *seen >= WINDOW {
                     self.close_window(window);
-                    self.measure(window, 0);
+                    self.measure(window, 0, true);
                 }
             }
         }

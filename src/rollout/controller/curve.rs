@@ -8,6 +8,8 @@ const MEMORY: f64 = 64.0;
 const SETTLED: f64 = 8.0;
 /// In a settled bucket, a value above so many times the mean counts as that much.
 const OUTLIER: f64 = 3.0;
+/// So many such values in a row are no stalls: then it is the mean that was wrong.
+const PERSISTENT: u32 = 4;
 /// How much a higher value counts where measurements are disturbed upwards.
 const UPWARDS: f64 = 0.25;
 
@@ -22,6 +24,8 @@ struct Point {
     load: f64,
     value: f64,
     weight: f64,
+    /// Outliers in a row.
+    outliers: u32,
 }
 
 fn bucket(load: f64) -> usize {
@@ -42,7 +46,13 @@ impl Curve {
 
     fn take_in(&mut self, load: f64, value: f64, weight: f64, upwards: f64) {
         let point = &mut self.points[bucket(load)];
-        let value = if point.weight >= SETTLED { value.min(OUTLIER * point.value) } else { value };
+        let limit = if point.weight >= SETTLED { OUTLIER * point.value } else { f64::INFINITY };
+        point.outliers = if value > limit { point.outliers + 1 } else { 0 };
+        if point.outliers >= PERSISTENT {
+            *point = Point { load, value, weight, outliers: 0 };
+            return;
+        }
+        let value = value.min(limit);
         point.weight = (point.weight + weight).min(MEMORY);
         let share = (weight / point.weight).min(1.0);
         let pace = if value > point.value && share < 1.0 { upwards } else { 1.0 };
@@ -125,6 +135,14 @@ mod tests {
         assert!(curve.at(1.0).unwrap() < 11.7);
         (0..1000).for_each(|_| curve.observe_disturbed(1.0, 20.0, 1.0));
         assert!((curve.at(1.0).unwrap() - 20.0).abs() < 0.5);
+    }
+
+    #[test]
+    fn a_mean_that_was_wrong_from_the_beginning_is_given_up() {
+        let mut curve = Curve::default();
+        (0..10).for_each(|_| curve.observe_disturbed(1.0, 0.00001, 1.0));
+        (0..PERSISTENT).for_each(|_| curve.observe_disturbed(1.0, 0.018, 1.0));
+        assert_eq!(curve.at(1.0), Some(0.018));
     }
 
     #[test]
