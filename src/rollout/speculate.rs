@@ -37,7 +37,8 @@ impl Running {
         let tokens = self.sequence.staged();
         let written = self.sequence.written();
         let round = Round { terms: &self.terms, tokens, start, written, proposal, row_length };
-        let (timer, before) = (Timer::start(), self.pace.monitor.company());
+        let (timer, before, started) =
+            (Timer::start(), self.pace.monitor.company(), self.pace.monitor.load().started());
         let present = self.pace.monitor.at_server();
         let evidence = match shared.verifier(strategy).verify(round).await {
             Ok(evidence) => evidence,
@@ -57,7 +58,8 @@ impl Running {
         metrics.recomputed.inc_by(evidence.recomputed as u64);
         let costs = self.pace.monitor.costs();
         let company = before.busier(self.pace.monitor.company());
-        if evidence.lost_rows == 0 {
+        let is_typical = self.pace.monitor.load().was_typical(started);
+        if evidence.lost_rows == 0 && is_typical {
             let new_tokens = new_tokens(strategy, start, proposal.drafts.len(), costs.block_size);
             let monitor = &self.pace.monitor;
             monitor.load().worked(costs.work(strategy, company.requests(), new_tokens));
@@ -75,7 +77,9 @@ impl Running {
         let monitor = &self.pace.monitor;
         monitor.report(Measurement::Extra { greedy: self.is_greedy(), seconds: timer.seconds() - verification });
         let tokens = (self.sequence.tokens().len() - start).max(1);
-        monitor.report(Measurement::Round { company, tokens, seconds: drafting + timer.seconds() });
+        if is_typical {
+            monitor.report(Measurement::Round { company, tokens, seconds: drafting + timer.seconds() });
+        }
         metrics.round(proposal.drafts.len(), outcome.accepted);
         Ok(())
     }
