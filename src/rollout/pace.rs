@@ -24,6 +24,8 @@ pub(super) struct Pace {
     prepared: usize,
     read: Vec<usize>,
     mode: Option<Mode>,
+    /// The same but for what was only tried.
+    settled: Option<Mode>,
     speculating: Option<Present>,
     shadow: Option<Shadow>,
     /// Until the first token.
@@ -56,6 +58,7 @@ impl Pace {
             prepared: 0,
             read: Vec::new(),
             mode: None,
+            settled: None,
             speculating: None,
             shadow: None,
         }
@@ -68,9 +71,9 @@ impl Pace {
         }
     }
 
-    /// How the rollout goes on now; absent at its start.
+    /// How the rollout goes on now, or did before it tried another way; absent at its start.
     pub(super) fn mode(&self) -> Option<Mode> {
-        self.mode
+        self.settled
     }
 
     /// Notes that the drafters read a context of so many tokens while the server does.
@@ -162,6 +165,9 @@ impl Pace {
     pub(super) fn enter(&mut self, choice: &Choice, reason: Reason, metrics: &SpeculationMetrics, told: Option<&str>) {
         let mode = choice.mode();
         metrics.step(mode.name(), reason.name());
+        if reason != Reason::Explore {
+            self.settled = Some(mode);
+        }
         if self.mode == Some(mode) {
             return;
         }

@@ -107,7 +107,8 @@ impl Load {
         self.started.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Whether what began after `started` rollouts had their first token was typical. While the server reads prompts its steps are longer than they will be, and what is measured then is left out, unless it is always so.
+    /// Whether what began after `started` rollouts had their first token was typical. While the server reads prompts its
+    /// steps are longer than they will be, and what is measured then is left out, unless it is always so.
     pub fn was_typical(&self, started: usize) -> bool {
         let reads_prompts = self.starting.load(Ordering::Relaxed) > 0 || self.started() != started;
         if !reads_prompts {
