@@ -113,6 +113,7 @@ impl Running {
             plan: self.plan(),
             greedy: self.is_greedy(),
             rollouts: load.rollouts(),
+            speculating: load.speculating(),
             committed,
             context,
             room,

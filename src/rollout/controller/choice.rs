@@ -21,11 +21,12 @@ struct Margins {
     to_stay: f64,
 }
 
-/// Of few rollouts.
+/// Of few rollouts, and where most speculate.
 const ALONE: Margins = Margins { from_decode: 1.08, at_start: 1.03, to_stay: 0.97 };
-/// In a crowd, where each one's choice disturbs what the others measure, and being wrong costs all of them.
+/// In a crowd of which most decode: a few that speculate make the steps of all the others longer.
 const CROWDED: Margins = Margins { from_decode: 1.25, at_start: 1.2, to_stay: 1.04 };
-/// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on.
+/// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on. A trial in a crowd
+/// costs the others about as much.
 const SWITCH: f64 = 2.0;
 /// A rollout that has brought so many tokens or fewer is expected to bring as many more; a longer one as many as it has.
 const LEAST_REST: usize = 64;
@@ -118,6 +119,8 @@ pub struct Situation<'a> {
     pub greedy: bool,
     /// Rollouts under way here, this one included.
     pub rollouts: f64,
+    /// Those of them that speculate.
+    pub speculating: f64,
     /// Tokens of output.
     pub committed: usize,
     /// Tokens of prompt and output.
@@ -221,7 +224,7 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
     let Some(best) = offers.iter().max_by(|a, b| a.rate.total_cmp(&b.rate)).filter(|_| room > 0) else {
         return Choice { reason: Reason::NoDraft, ..decode };
     };
-    let margins = if is_crowd(load) { CROWDED } else { ALONE };
+    let margins = if is_crowd(load) && situation.speculating < load / 2.0 { CROWDED } else { ALONE };
     let margin = match situation.mode {
         Some(Mode::Decode) => margins.from_decode,
         Some(Mode::Speculate) => margins.to_stay,
@@ -239,7 +242,7 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         return take(best, 0.0, Reason::Fastest);
     }
     // Not the best, for what looks bad may have changed since it was last tried.
-    let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
+    let switch = if situation.mode == Some(Mode::Decode) || is_crowd(load) { SWITCH } else { 0.0 };
     let stakes = offers.iter().map(|offer| (offer, offer.stake(decode_rate) + switch));
     let affordable = stakes.filter(|(_, stake)| situation.allowance > *stake);
     match affordable.min_by_key(|(offer, _)| costs.last_judged(offer.candidate.drafter)) {
@@ -372,6 +375,7 @@ mod tests {
             plan: PLAN,
             greedy: true,
             rollouts,
+            speculating: if mode == Some(Mode::Speculate) { rollouts } else { 0.0 },
             committed: 0,
             context: 1000,
             room: 400,
@@ -406,6 +410,7 @@ mod tests {
             plan: PLAN,
             greedy: true,
             rollouts: 1.0,
+            speculating: 0.0,
             committed: 100,
             context: 1000,
             room: 400,
@@ -485,6 +490,7 @@ mod tests {
                 plan: PLAN,
                 greedy: true,
                 rollouts: 1.0,
+                speculating: 0.0,
                 committed: 0,
                 context: 1000,
                 room: 400,

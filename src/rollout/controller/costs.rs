@@ -17,8 +17,8 @@ const READS_ALONG: usize = 8;
 const READS_FOR_LONG: usize = 64;
 /// Reading a token of a context is believed to take this share of drafting one: many are read in a pass.
 const READING_SHARE: f64 = 0.1;
-/// Of what is known of a drafter's cost, half is forgotten after so many tokens decoded alone: whoever is taken to be too
-/// expensive to be tried would never be found to be cheaper.
+/// Of what is known of the costs of drafts and verifications, half is forgotten after so many tokens decoded alone: what is
+/// taken to be too expensive to be tried would never be found to be cheaper.
 const FORGOTTEN: f64 = 2000.0;
 /// Each further rollout is believed to make a draft longer by this share of it, until it is measured.
 const ROW_SHARE: f64 = 0.03;
@@ -174,8 +174,7 @@ impl DrafterCosts {
 }
 
 impl Verification {
-    fn observe_excess(&mut self, load: f64, excess: f64) {
-        self.excess.observe(load, excess, 1.0);
+    fn observe_pace(&mut self, excess: f64) {
         self.of_late.observe_within(excess, LATELY);
         if self.of_late.weight >= LATELY {
             self.settled.get_or_insert(self.of_late.value);
@@ -226,6 +225,7 @@ impl Costs {
                 if load < NEARLY_ALONE {
                     let share = 0.5_f64.powf(tokens / FORGOTTEN);
                     self.drafters.iter_mut().for_each(|costs| costs.line.fade(share));
+                    self.verify.iter_mut().for_each(|costs| costs.line.fade(share));
                 }
                 // Prompts that are read, and others' verifications, make it longer, never shorter.
                 self.decode.observe_disturbed(load, interval, tokens / 4.0);
@@ -309,7 +309,9 @@ impl Costs {
     /// How much longer verifications take at this load than the pure arithmetic says.
     #[must_use]
     pub fn excess(&self, strategy: Strategy, load: f64) -> f64 {
-        self.verify[place(strategy)].excess.at(load).unwrap_or(1.0).clamp(0.25, 4.0)
+        // Of one alone the line tells all.
+        let seen = self.verify[place(strategy)].excess.at(load).filter(|_| load >= NEARLY_ALONE);
+        seen.unwrap_or(1.0).clamp(0.25, 4.0)
     }
 
     /// What a round costs in this company; absent before decoding was measured.
@@ -361,8 +363,10 @@ impl Costs {
         if load < NEARLY_ALONE {
             let own = cost.verify.of(new_tokens);
             verification.line.observe(new_tokens, (seconds - (foreseen - own)).max(0.0), prior);
+        } else {
+            verification.excess.observe(load, seconds / foreseen, 1.0);
         }
-        verification.observe_excess(load, seconds / foreseen);
+        verification.observe_pace(seconds / foreseen);
     }
 
     /// A guess for the first rounds, from what a decoded token takes. A new token is about as much work as one more request
@@ -408,7 +412,6 @@ mod tests {
         assert!((cost.verify.fixed - 0.0012).abs() < 1e-4, "{cost:?}");
         assert!((cost.verify.each - 0.00004).abs() < 1.5e-5, "{cost:?}");
         assert!((cost.base - 0.0062).abs() < 1e-4 && (cost.row - 0.00003).abs() < 1e-5, "{cost:?}");
-        assert!((costs.excess(Strategy::CachedSuffix, 1.0) - 1.0).abs() < 0.05);
     }
 
     #[test]

@@ -47,7 +47,7 @@ pub struct Line {
 impl Line {
     /// Takes in that so many units cost so much; `prior` is what is believed without any measurement.
     pub fn observe(&mut self, units: f64, cost: f64, prior: Cost) {
-        let cost = if self.weight > 4.0 { cost.min(OUTLIER * self.fit(prior).of(units)) } else { cost };
+        let cost = cost.min(OUTLIER * self.fit(prior).of(units));
         self.fade(FADING);
         self.add(units, cost, 1.0);
     }

@@ -21,9 +21,9 @@ const QUEUE: usize = 1024;
 /// Tokens that may be lost to finding out, for each token that was committed.
 const ALLOWANCE: f64 = 0.005;
 /// What may be lost before any was committed, since nothing is known then.
-const FIRST_ALLOWANCE: f64 = 8.0;
+const FIRST_ALLOWANCE: f64 = 24.0;
 /// More than this is not saved up.
-const MOST_ALLOWANCE: f64 = 20.0;
+const MOST_ALLOWANCE: f64 = 24.0;
 /// So many measurements that had to be left out, and four for each rollout, say that it is always so.
 const ALWAYS: usize = 50;
 const MICRO: f64 = 1e6;
