@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use super::control::{Control, Member};
 use super::controller::monitor::Monitor;
-use super::controller::{Policy, Reason, Speculate};
+use super::controller::{Choice, Policy, Reason, Speculate};
 use super::drafters::DrafterFactory;
 use super::driver::Running;
 use super::types::{Delta, Rollout, RolloutError};
@@ -154,8 +154,9 @@ impl Shared {
             None => return,
         };
         // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
-        // model reads the prompt meanwhile. In a crowd that decodes, that would be work for nothing.
-        if decoding.is_none_or(|choice| choice.reason != Reason::Told && !self.monitor.is_crowded()) {
+        // model reads the prompt meanwhile, unless it will hardly be asked.
+        let undecided = |choice: Choice| matches!(choice.reason, Reason::Unmeasured | Reason::Stale);
+        if decoding.is_none_or(|choice| undecided(choice) && !self.monitor.is_crowded()) {
             runs.iter_mut().for_each(Running::prepare);
         }
         if let Some(choice) = decoding.filter(|_| rollout.may_begin_as_stream(runs.len())) {

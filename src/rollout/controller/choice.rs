@@ -25,8 +25,7 @@ struct Margins {
 const ALONE: Margins = Margins { from_decode: 1.08, at_start: 1.03, to_stay: 0.97 };
 /// In a crowd of which most decode: a few that speculate make the steps of all the others longer.
 const CROWDED: Margins = Margins { from_decode: 1.25, at_start: 1.2, to_stay: 1.04 };
-/// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on. A trial in a crowd
-/// costs the others about as much.
+/// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on.
 const SWITCH: f64 = 2.0;
 /// A rollout that has brought so many tokens or fewer is expected to bring as many more; a longer one as many as it has.
 const LEAST_REST: usize = 64;
@@ -242,8 +241,11 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         return take(best, 0.0, Reason::Fastest);
     }
     // Not the best, for what looks bad may have changed since it was last tried.
-    let switch = if situation.mode == Some(Mode::Decode) || is_crowd(load) { SWITCH } else { 0.0 };
-    let stakes = offers.iter().map(|offer| (offer, offer.stake(decode_rate) + switch));
+    let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
+    let stakes = offers.iter().map(|offer| {
+        let others = situation.disturbance(offer, load) * (load - 1.0) * decode_rate;
+        (offer, offer.stake(decode_rate) + switch + others)
+    });
     let affordable = stakes.filter(|(_, stake)| situation.allowance > *stake);
     match affordable.min_by_key(|(offer, _)| costs.last_judged(offer.candidate.drafter)) {
         Some((offer, stake)) => take(offer, stake, Reason::Explore),
@@ -277,6 +279,13 @@ impl Situation<'_> {
         let rest = self.room.min(self.committed.max(LEAST_REST)) as f64;
         let rate = rest / (rest / best.rate() + reading);
         Some(Offer { candidate, best, reading, rate })
+    }
+
+    /// Seconds by which the server's step becomes longer for everybody that a round of this offer is part of.
+    fn disturbance(&self, offer: &Offer<'_>, load: f64) -> f64 {
+        let Plan { strategy, .. } = self.plan;
+        let new_tokens = usual_new_tokens(strategy, self.context, offer.best.length, self.costs.block_size);
+        self.costs.work(strategy, load, new_tokens)
     }
 
     /// The best round of a drafter.
@@ -401,6 +410,13 @@ mod tests {
         let tried = decide(&costs, 1.0, None, 5.0);
         assert_eq!(tried.reason, Reason::Explore);
         assert!(tried.bet.unwrap().stake > 0.0);
+    }
+
+    #[test]
+    fn a_trial_costs_the_others_of_a_crowd_as_well() {
+        let costs = costs(0.3);
+        let stake = |rollouts| decide(&costs, rollouts, Some(Mode::Decode), 1000.0).bet.unwrap().stake;
+        assert!(stake(32.0) > stake(1.0) + 2.0, "{} and {}", stake(32.0), stake(1.0));
     }
 
     fn two_drafters<'a>(costs: &'a Costs, policy: &'a Policy, candidates: &'a [Candidate<'a>]) -> Situation<'a> {
