@@ -23,9 +23,9 @@ pub(super) struct Pace {
     /// How much of the context the drafters were told before the first token came, and each has read with its drafts.
     prepared: usize,
     read: Vec<usize>,
-    mode: Option<Mode>,
+    entered: Option<Mode>,
     /// The same but for what was only tried.
-    settled: Option<Mode>,
+    mode: Option<Mode>,
     speculating: Option<Present>,
     shadow: Option<Shadow>,
     /// Until the first token.
@@ -57,8 +57,8 @@ impl Pace {
             quiet: Vec::new(),
             prepared: 0,
             read: Vec::new(),
+            entered: None,
             mode: None,
-            settled: None,
             speculating: None,
             shadow: None,
         }
@@ -73,7 +73,7 @@ impl Pace {
 
     /// How the rollout goes on now, or did before it tried another way; absent at its start.
     pub(super) fn mode(&self) -> Option<Mode> {
-        self.settled
+        self.mode
     }
 
     /// Notes that the drafters read a context of so many tokens while the server does.
@@ -166,9 +166,9 @@ impl Pace {
         let mode = choice.mode();
         metrics.step(mode.name(), reason.name());
         if reason != Reason::Explore {
-            self.settled = Some(mode);
+            self.mode = Some(mode);
         }
-        if self.mode == Some(mode) {
+        if self.entered == Some(mode) {
             return;
         }
         self.speculating = (mode == Mode::Speculate).then(|| self.monitor.speculating());
@@ -177,7 +177,7 @@ impl Pace {
             tracing::info!(
                 target: "sidedraft::explain",
                 rollout,
-                from = self.mode.map_or("start", Mode::name),
+                from = self.entered.map_or("start", Mode::name),
                 to = mode.name(),
                 reason = reason.name(),
                 decode_rate = choice.decode_rate,
@@ -188,6 +188,6 @@ impl Pace {
                 "switch"
             );
         }
-        self.mode = Some(mode);
+        self.entered = Some(mode);
     }
 }
