@@ -1,0 +1,185 @@
+use super::super::acceptance::Judged;
+use super::super::costs::Measurement;
+use super::*;
+
+const PLAN: Plan = Plan { strategy: Strategy::CachedSuffix, row_length: 2 };
+
+/// A server of 6.2 ms a step, whose drafter is accepted with this probability and takes 0.6 ms a token.
+fn costs(acceptance: f64) -> Costs {
+    let mut costs = Costs::default();
+    for load in [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0] {
+        costs.observe(Measurement::Decoded { load, interval: 0.0062 + 0.00003 * load, tokens: 40.0 });
+    }
+    for index in 0..60_u32 {
+        let new_tokens = f64::from(index % 20);
+        costs.observe(Measurement::Verified {
+            strategy: Strategy::CachedSuffix,
+            company: Company { speculating: 1.0, decoding: 0.0 },
+            new_tokens,
+            elsewhere: 0.0,
+            seconds: 0.00743 + 0.00004 * new_tokens,
+        });
+        let tokens = index as usize % 8 + 1;
+        let seconds = 0.0006 * tokens as f64;
+        costs.observe(Measurement::Drafted { drafter: 0, speculating: 1.0, unread: 1, tokens, seconds });
+    }
+    for index in 0..600 {
+        let accepted = f64::from(index % 100) < 100.0 * acceptance;
+        let drafts = vec![Judged { position: index as usize % 12, confidence: None, accepted }];
+        costs.observe(Measurement::Judged { drafter: 0, drafts });
+    }
+    costs
+}
+
+fn decide(costs: &Costs, rollouts: f64, mode: Option<Mode>, allowance: f64) -> Choice {
+    choose(&Situation {
+        policy: &Policy::default(),
+        costs,
+        plan: PLAN,
+        greedy: true,
+        rollouts,
+        speculating: if mode == Some(Mode::Speculate) { rollouts } else { 0.0 },
+        committed: 0,
+        context: 1000,
+        room: 400,
+        candidates: &[Candidate { drafter: 0, hazard: 1.0, unread: 0, ready: None }],
+        mode,
+        allowance,
+    })
+}
+
+#[test]
+fn a_good_drafter_is_used_while_few_rollouts_run_and_not_in_a_crowd() {
+    let costs = costs(0.85);
+    for (rollouts, mode) in [(1.0, Mode::Speculate), (8.0, Mode::Speculate), (128.0, Mode::Decode)] {
+        let choice = decide(&costs, rollouts, None, 0.0);
+        assert_eq!((choice.mode(), choice.reason), (mode, Reason::Fastest), "{rollouts}: {choice:?}");
+    }
+}
+
+#[test]
+fn a_drafter_that_is_always_wrong_is_tried_only_as_far_as_the_allowance_goes() {
+    let costs = costs(0.0);
+    assert_eq!(decide(&costs, 1.0, None, 0.0).mode(), Mode::Decode);
+    let tried = decide(&costs, 1.0, None, 5.0);
+    assert_eq!(tried.reason, Reason::Explore);
+    assert!(tried.bet.unwrap().stake > 0.0);
+}
+
+#[test]
+fn a_trial_costs_the_others_of_a_crowd_as_well() {
+    let costs = costs(0.3);
+    let stake = |rollouts| decide(&costs, rollouts, Some(Mode::Decode), 1000.0).bet.unwrap().stake;
+    assert!(stake(32.0) > stake(1.0) + 2.0, "{} and {}", stake(32.0), stake(1.0));
+}
+
+fn two_drafters<'a>(costs: &'a Costs, policy: &'a Policy, candidates: &'a [Candidate<'a>]) -> Situation<'a> {
+    Situation {
+        policy,
+        costs,
+        plan: PLAN,
+        greedy: true,
+        rollouts: 1.0,
+        speculating: 0.0,
+        committed: 100,
+        context: 1000,
+        room: 400,
+        candidates,
+        mode: Some(Mode::Decode),
+        allowance: 10.0,
+    }
+}
+
+#[test]
+fn drafters_that_do_not_pay_are_tried_in_turn_and_not_just_the_better_one() {
+    let mut costs = costs(0.0);
+    let judged = |drafter, accepted| Measurement::Judged {
+        drafter,
+        drafts: (0..100).map(|_| Judged { position: 0, confidence: None, accepted }).collect(),
+    };
+    let candidates = [0, 1].map(|drafter| Candidate { drafter, hazard: 1.0, unread: 0, ready: None });
+    let policy = Policy::default();
+    let tried = |costs: &Costs| {
+        let choice = choose(&two_drafters(costs, &policy, &candidates));
+        assert_eq!(choice.reason, Reason::Explore);
+        choice.bet.unwrap().drafter
+    };
+    costs.observe(judged(1, false));
+    assert_eq!(tried(&costs), 0, "the other one was judged last");
+    costs.observe(judged(0, false));
+    assert_eq!(tried(&costs), 1);
+}
+
+#[test]
+fn what_a_drafter_has_to_read_first_must_be_worth_it() {
+    let mut costs = costs(0.85);
+    for _ in 0..20 {
+        let reading = Measurement::Drafted { drafter: 0, speculating: 1.0, unread: 1000, tokens: 1, seconds: 0.5 };
+        costs.observe(reading);
+    }
+    assert!((costs.reading(0, 1000) - 0.5).abs() < 0.01);
+    let policy = Policy::default();
+    let mode = |unread, committed| {
+        let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, ready: None }];
+        let situation = Situation { committed, allowance: 0.0, ..two_drafters(&costs, &policy, &candidates) };
+        choose(&situation).mode()
+    };
+    assert_eq!(mode(0, 100), Mode::Speculate);
+    assert_eq!(mode(1000, 100), Mode::Decode, "half a second is eighty tokens");
+    assert_eq!(mode(1000, 400), Mode::Speculate, "four hundred more are to be expected");
+}
+
+#[test]
+fn near_the_break_even_a_rollout_stays_what_it_is() {
+    let costs = costs(0.85);
+    let rates = |rollouts: u32| {
+        let choice = decide(&costs, f64::from(rollouts), None, 0.0);
+        choice.bet_rate.unwrap() / choice.decode_rate.unwrap()
+    };
+    let even = (8..200).find(|rollouts| rates(*rollouts) < 1.2).unwrap();
+    assert!(rates(even) > 1.04, "the rates change smoothly");
+    assert_eq!(decide(&costs, f64::from(even), Some(Mode::Speculate), 0.0).mode(), Mode::Speculate);
+    assert_eq!(decide(&costs, f64::from(even), Some(Mode::Decode), 0.0).mode(), Mode::Decode);
+}
+
+#[test]
+fn decoding_is_measured_first() {
+    let choice = decide(&Costs::default(), 1.0, None, 100.0);
+    assert_eq!((choice.mode(), choice.reason, choice.at_least), (Mode::Decode, Reason::Unmeasured, TO_MEASURE));
+}
+
+#[test]
+fn a_rollout_whose_drafts_are_rejected_more_than_others_decodes() {
+    let costs = costs(0.85);
+    let policy = Policy::default();
+    let candidates = |hazard| [Candidate { drafter: 0, hazard, unread: 0, ready: None }];
+    let mode = |candidates: &[Candidate<'_>]| {
+        choose(&Situation {
+            policy: &policy,
+            costs: &costs,
+            plan: PLAN,
+            greedy: true,
+            rollouts: 1.0,
+            speculating: 0.0,
+            committed: 0,
+            context: 1000,
+            room: 400,
+            candidates,
+            mode: None,
+            allowance: 0.0,
+        })
+        .mode()
+    };
+    assert_eq!(mode(&candidates(1.0)), Mode::Speculate);
+    assert_eq!(mode(&candidates(6.0)), Mode::Decode);
+}
+
+#[test]
+fn the_server_computes_the_open_block_and_the_drafts() {
+    assert_eq!(new_tokens(Strategy::CachedSuffix, 33, 4, Some(16)), 5.0);
+    assert_eq!(new_tokens(Strategy::CachedSuffix, 32, 4, Some(16)), 20.0);
+    assert_eq!(new_tokens(Strategy::PromptLogprobs, 32, 4, Some(16)), 36.0);
+    assert_eq!(new_tokens(Strategy::FanOut, 33, 2, Some(16)), 6.0);
+    let all = (33..49).map(|context| new_tokens(Strategy::CachedSuffix, context, 4, Some(16)));
+    assert_eq!(usual_new_tokens(Strategy::CachedSuffix, 40, 4, Some(16)), all.sum::<f64>() / 16.0);
+}
