@@ -35,9 +35,16 @@ pub(super) enum Read {
 
 /// Reads `body` if it is no longer than `limit` bytes.
 pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Read, hyper::Error> {
-    let mut buffer = BytesMut::with_capacity(body.size_hint().lower().min(limit as u64) as usize);
+    let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
+        if buffer.is_empty() {
+            // A short body comes in one piece, which needs no copy.
+            if body.is_end_stream() && data.len() <= limit {
+                return Ok(Read::Whole(data));
+            }
+            buffer.reserve((data.len() as u64 + body.size_hint().lower()).min(limit as u64) as usize);
+        }
         buffer.extend_from_slice(&data);
         if buffer.len() > limit {
             let begun = futures_util::stream::once(std::future::ready(Ok(Frame::data(buffer.freeze()))));

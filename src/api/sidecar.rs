@@ -198,12 +198,9 @@ impl Endpoint {
 }
 
 fn is_plain_json(headers: &http::HeaderMap) -> bool {
-    let essence = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .and_then(|value| value.split(';').next())
-        .map(|value| value.trim().to_ascii_lowercase());
-    essence.as_deref() == Some("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = kind.and_then(|value| value.split(';').next()).unwrap_or_default();
+    essence.trim().eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
 }
 
 impl Service<Request<Incoming>> for Sidecar {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
 };
 
 use super::control::ControlMetrics;
@@ -112,6 +112,8 @@ pub(super) fn seconds(
 pub struct RequestMetrics {
     by_outcome: IntCounterVec,
     duration: HistogramVec,
+    /// The one of `duration` that each request needs that passes through.
+    forwarding: Histogram,
     unknown_fields: IntCounterVec,
     named_fields: Arc<Mutex<HashSet<String>>>,
     /// Rollouts under way.
@@ -126,14 +128,16 @@ impl RequestMetrics {
 
     fn register(registry: &Registry) -> prometheus::Result<Self> {
         let outcome = ["outcome", "reason"];
+        let duration = seconds(
+            registry,
+            "sidedraft_request_duration_seconds",
+            "Time from a request's arrival to the end of its reply.",
+            &["outcome"],
+        )?;
         Ok(Self {
             by_outcome: counters(registry, "sidedraft_requests_total", "Requests by what became of them.", &outcome)?,
-            duration: seconds(
-                registry,
-                "sidedraft_request_duration_seconds",
-                "Time from a request's arrival to the end of its reply.",
-                &["outcome"],
-            )?,
+            forwarding: duration.with_label_values(&[Outcome::Forwarded("").labels().0]),
+            duration,
             unknown_fields: counters(
                 registry,
                 "sidedraft_unknown_fields_total",
@@ -157,7 +161,10 @@ impl RequestMetrics {
 
     /// Records how long a request took whose outcome was counted.
     pub fn ended(&self, outcome: Outcome, timer: Timer) {
-        self.duration.with_label_values(&[outcome.labels().0]).observe(timer.seconds());
+        match outcome {
+            Outcome::Forwarded(_) => self.forwarding.observe(timer.seconds()),
+            _ => self.duration.with_label_values(&[outcome.labels().0]).observe(timer.seconds()),
+        }
     }
 
     /// Counts the end of a request.
