@@ -119,7 +119,7 @@ impl Running {
             room,
             candidates: &candidates,
             mode: self.pace.mode(),
-            allowance: load.allowance(),
+            allowance: load.allowance.left(),
         });
         Decision { choice, ready }
     }
@@ -158,7 +158,7 @@ impl Running {
     }
 
     async fn step_of(&mut self, Decision { choice, ready }: Decision) -> Step {
-        let bet = choice.bet.filter(|bet| bet.stake == 0.0 || self.pace.monitor.load().spend(bet.stake));
+        let bet = choice.bet.filter(|bet| self.may(bet));
         let Some(bet) = bet else { return self.decode_as(choice, choice.reason) };
         let made = ready.into_iter().find(|(number, _)| *number == bet.drafter);
         let is_ready = made.is_some();
@@ -177,6 +177,16 @@ impl Running {
         }
         self.enter(&choice, choice.reason);
         Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting })
+    }
+
+    /// Whether a bet may be made: one that is expected to lose is paid for.
+    fn may(&self, bet: &Bet) -> bool {
+        let (allowance, crowded) = (&self.pace.monitor.load().allowance, self.pace.monitor.is_crowded());
+        if bet.stake > 0.0 {
+            return allowance.spend(bet.stake, crowded);
+        }
+        allowance.pays(crowded);
+        true
     }
 
     /// A proposal for `bet`, and the seconds that it took, which are reported.

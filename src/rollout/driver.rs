@@ -200,7 +200,8 @@ impl Running {
             return true;
         }
         let Ok(listener) = self.events.reserve().await else { return false };
-        self.pace.monitor.load().committed(self.fresh.len());
+        let monitor = &self.pace.monitor;
+        monitor.load().allowance.earn(self.fresh.len(), monitor.is_crowded());
         listener.send(Ok(Delta {
             tokens: std::mem::take(&mut self.fresh),
             text: self.sequence.take_text(),

@@ -3,6 +3,7 @@
 //! Everything here but [`monitor`] is a pure function of what was measured, so that a simulator can run it.
 
 pub mod acceptance;
+pub mod allowance;
 mod choice;
 mod costs;
 mod curve;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
+use super::allowance::Allowance;
 use super::choice::is_crowd;
 use super::costs::{Costs, Measurement};
 use super::forecast::Company;
@@ -18,12 +19,6 @@ use crate::upstream::Upstream;
 const POLL: Duration = Duration::from_secs(2);
 /// Measurements that may wait; more are dropped, for each is one of many.
 const QUEUE: usize = 1024;
-/// Tokens that may be lost to finding out, for each token that was committed.
-const ALLOWANCE: f64 = 0.005;
-/// What may be lost before any was committed, since nothing is known then.
-const FIRST_ALLOWANCE: f64 = 24.0;
-/// More than this is not saved up.
-const MOST_ALLOWANCE: f64 = 24.0;
 /// So many measurements that had to be left out, and four for each rollout, say that it is always so.
 const ALWAYS: usize = 50;
 const MICRO: f64 = 1e6;
@@ -53,8 +48,8 @@ pub struct Load {
     at_server: AtomicUsize,
     /// Microseconds of the server's time that verifications took, all told.
     verification_work: AtomicU64,
-    /// Millionths of tokens that may still be lost to finding out.
-    allowance: AtomicU64,
+    /// Tokens that may be lost to finding out.
+    pub allowance: Allowance,
 }
 
 /// One more in a count, until it is dropped.
@@ -129,27 +124,6 @@ impl Load {
     pub fn worked(&self, seconds: f64) {
         self.verification_work.fetch_add((seconds * MICRO) as u64, Ordering::Relaxed);
     }
-
-    /// Tokens that may be lost to finding out.
-    #[must_use]
-    pub fn allowance(&self) -> f64 {
-        self.allowance.load(Ordering::Relaxed) as f64 / MICRO
-    }
-
-    /// Takes so many of them, if there are as many.
-    pub fn spend(&self, tokens: f64) -> bool {
-        let cost = (tokens * MICRO) as u64;
-        let left = |allowance: u64| allowance.checked_sub(cost);
-        self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, left).is_ok()
-    }
-
-    /// Notes committed tokens, which make up for what is lost.
-    pub fn committed(&self, tokens: usize) {
-        let earned = (tokens as f64 * ALLOWANCE * MICRO) as u64;
-        let more = |allowance: u64| Some((allowance + earned).min((MOST_ALLOWANCE * MICRO) as u64));
-        // It always changes something.
-        let _ = self.allowance.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
-    }
 }
 
 impl Monitor {
@@ -159,8 +133,7 @@ impl Monitor {
     pub fn start(server: Option<Upstream>) -> Self {
         let (measurements, received) = mpsc::channel(QUEUE);
         let (published, costs) = watch::channel(Arc::new(Costs::default()));
-        let allowance = AtomicU64::new((FIRST_ALLOWANCE * MICRO) as u64);
-        let load = Arc::new(Load { allowance, ..Load::default() });
+        let load = Arc::<Load>::default();
         let collector = Collector { costs: Costs::default(), published };
         tokio::spawn(collector.run(received));
         if let Some(server) = server {

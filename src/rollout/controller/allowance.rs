@@ -1,0 +1,112 @@
+//! What may be lost to finding out whether a way that looks slower still is.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+/// Tokens that may be lost, for each token that was committed.
+const SHARE: f64 = 0.005;
+/// After so many trials in a row that changed nothing, the share shrinks with each further one.
+const PATIENCE: f64 = 4.0;
+/// It does not shrink below this part, for drafts, servers and policies change.
+const LEAST: f64 = 0.1;
+/// What may be lost before any token was committed, since nothing is known then; more than this is not saved up either.
+const MOST: f64 = 24.0;
+const MICRO: f64 = 1e6;
+
+/// Tokens to lose, shared by all rollouts. What a trial costs is earned by tokens already won, so that decoding where
+/// nothing else pays stays as fast as without trials; the more trials have changed nothing, the slower.
+#[derive(Debug)]
+pub struct Allowance {
+    /// Millionths of tokens.
+    left: AtomicU64,
+    /// Trials since speculation last was the fastest way, of few rollouts and in a crowd.
+    futile: [AtomicUsize; 2],
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self { left: AtomicU64::new((MOST * MICRO) as u64), futile: Default::default() }
+    }
+}
+
+impl Allowance {
+    /// Tokens that may be lost.
+    #[must_use]
+    pub fn left(&self) -> f64 {
+        self.left.load(Ordering::Relaxed) as f64 / MICRO
+    }
+
+    /// Takes so many of them for a trial, if there are as many.
+    pub fn spend(&self, tokens: f64, crowded: bool) -> bool {
+        let cost = (tokens * MICRO) as u64;
+        let less = |left: u64| left.checked_sub(cost);
+        let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        if spent {
+            self.futile(crowded).fetch_add(1, Ordering::Relaxed);
+        }
+        spent
+    }
+
+    /// Notes that speculation is the fastest way: whatever is tried now is tried where things may turn.
+    pub fn pays(&self, crowded: bool) {
+        self.futile(crowded).store(0, Ordering::Relaxed);
+    }
+
+    /// Notes committed tokens.
+    pub fn earn(&self, tokens: usize, crowded: bool) {
+        let futile = self.futile(crowded).load(Ordering::Relaxed) as f64;
+        let share = SHARE * (PATIENCE / futile.max(PATIENCE)).max(LEAST);
+        let earned = (tokens as f64 * share * MICRO) as u64;
+        let more = |left: u64| Some((left + earned).min((MOST * MICRO) as u64));
+        // It always changes something.
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+
+    fn futile(&self, crowded: bool) -> &AtomicUsize {
+        &self.futile[usize::from(crowded)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Trials of `stake` tokens each while `tokens` are committed one by one.
+    fn trials(allowance: &Allowance, tokens: usize, stake: f64, crowded: bool) -> usize {
+        let tried = (0..tokens).filter(|_| {
+            allowance.earn(1, crowded);
+            allowance.spend(stake, crowded)
+        });
+        tried.count()
+    }
+
+    #[test]
+    fn what_is_lost_is_a_small_share_of_what_was_won() {
+        let allowance = Allowance::default();
+        let lost = 6.0 * trials(&allowance, 10_000, 6.0, false) as f64;
+        assert!((MOST..=MOST + 10_000.0 * SHARE).contains(&lost), "{lost}");
+    }
+
+    #[test]
+    fn trials_that_change_nothing_become_rare_and_never_cease() {
+        let allowance = Allowance::default();
+        trials(&allowance, 100_000, 5.0, true);
+        let rare = trials(&allowance, 100_000, 5.0, true);
+        assert!(rare.abs_diff(10) <= 1, "{rare}");
+        allowance.pays(true);
+        assert!(trials(&allowance, 10_000, 5.0, true) >= 7, "where things may turn it pays to look");
+    }
+
+    #[test]
+    fn a_crowd_says_nothing_of_a_rollout_alone() {
+        let allowance = Allowance::default();
+        trials(&allowance, 100_000, 5.0, true);
+        assert!(trials(&allowance, 10_000, 5.0, false) >= 7);
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_spent() {
+        let allowance = Allowance::default();
+        assert!(!allowance.spend(MOST + 1.0, false));
+        assert_eq!(allowance.left(), MOST);
+    }
+}
