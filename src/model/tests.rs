@@ -110,6 +110,18 @@ fn files_that_are_no_models_are_errors() {
     let gguf = folder.path().join("x.GGUF");
     std::fs::write(&gguf, "nothing").unwrap();
     assert!(matches!(load(ModelSource::from_path(gguf)), ModelError::Malformed { .. }));
+    // A tensor's type is made one that llama.cpp has (IQ2_XXS) and the library does not.
+    let ModelSource::Gguf(gguf) = TinyLlama::random(1).write_gguf(&folder.path().join("iq.gguf"), GgmlDType::F32)
+    else {
+        panic!("not a GGUF file")
+    };
+    let mut bytes = std::fs::read(&gguf).unwrap();
+    let name = b"output_norm.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 8;
+    bytes[at..at + 4].copy_from_slice(&16u32.to_le_bytes());
+    std::fs::write(&gguf, bytes).unwrap();
+    let error = load(ModelSource::Gguf(gguf));
+    assert!(matches!(&error, ModelError::Unsupported(what) if what.contains("unknown dtype for tensor 16")), "{error}");
     let source = TinyLlama::random(1).write_folder(folder.path(), DType::F32, 1);
     let weights = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();

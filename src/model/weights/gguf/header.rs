@@ -119,3 +119,79 @@ impl Header<'_> {
         number.map(Some).map_err(malformed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use candle_core::quantized::GgmlDType;
+    use candle_core::quantized::gguf_file::{TensorInfo, VersionedMagic};
+
+    use super::*;
+
+    /// The shape of a model of `kind` with more key-value pairs.
+    fn parse(kind: &str, more: &[(&str, Value)]) -> Result<ModelConfig, ModelError> {
+        let counts = [
+            ("block_count", 2),
+            ("context_length", 256),
+            ("embedding_length", 64),
+            ("feed_forward_length", 96),
+            ("attention.head_count", 4),
+            ("attention.head_count_kv", 2),
+        ];
+        let mut metadata: HashMap<String, Value> =
+            counts.map(|(key, count)| (format!("{kind}.{key}"), Value::U32(count))).into();
+        metadata.insert("general.architecture".to_owned(), Value::String(kind.to_owned()));
+        metadata.extend(more.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        let embedding = TensorInfo { ggml_dtype: GgmlDType::F32, shape: (96, 64).into(), offset: 0 };
+        let content = Content {
+            magic: VersionedMagic::GgufV3,
+            metadata,
+            tensor_infos: [("token_embd.weight".to_owned(), embedding)].into(),
+            tensor_data_offset: 0,
+        };
+        config(Path::new("x.gguf"), &content)
+    }
+
+    #[test]
+    fn each_architecture_is_told_under_its_own_prefix() {
+        for (kind, architecture) in
+            [("llama", Architecture::Llama), ("qwen2", Architecture::Qwen2), ("qwen3", Architecture::Qwen3)]
+        {
+            let head_dim = (format!("{kind}.attention.key_length"), Value::U32(24));
+            let found = parse(kind, &[(&head_dim.0, head_dim.1)]).unwrap();
+            assert_eq!((found.architecture, found.vocabulary, found.head_dim), (architecture, 96, 24));
+        }
+        assert_eq!(parse("llama", &[]).unwrap().head_dim, 16);
+    }
+
+    #[test]
+    fn a_factor_is_a_linear_one_unless_it_is_said_otherwise() {
+        let text = |text: &str| Value::String(text.to_owned());
+        let scaling = |more: &[(&str, Value)]| parse("llama", more).unwrap().rope_scaling;
+        let (kind, factor) = ("llama.rope.scaling.type", ("llama.rope.scaling.factor", Value::F32(4.0)));
+        assert_eq!(scaling(&[]), RopeScaling::None);
+        assert_eq!(scaling(std::slice::from_ref(&factor)), RopeScaling::Linear { factor: 4.0 });
+        assert_eq!(scaling(&[(kind, text("linear")), factor.clone()]), RopeScaling::Linear { factor: 4.0 });
+        assert_eq!(scaling(&[("llama.rope.scale_linear", Value::F32(2.0))]), RopeScaling::Linear { factor: 2.0 });
+        assert_eq!(scaling(&[(kind, text("none")), factor]), RopeScaling::None);
+    }
+
+    #[test]
+    fn what_an_implementation_lacks_is_refused_in_a_sentence() {
+        for (kind, key, value, sentence) in [
+            ("gemma3", "x", 0, "only the architectures Llama, Qwen2 and Qwen3 are implemented, not gemma3"),
+            ("llama", "llama.expert_count", 8, "Llama with experts is not implemented"),
+            ("qwen3", "split.count", 2, "a model in several GGUF files is not implemented: merge them"),
+            ("qwen2", "qwen2.rope.dimension_count", 8, "rotating a part of each head is not implemented"),
+        ] {
+            let error = parse(kind, &[(key, Value::U32(value))]).unwrap_err().to_string();
+            assert_eq!(error, format!("unsupported draft model: {sentence}"));
+        }
+        let yarn = ("qwen2.rope.scaling.type", Value::String("yarn".to_owned()));
+        assert!(parse("qwen2", &[yarn]).unwrap_err().to_string().ends_with("rope scaling yarn is not implemented"));
+        let missing =
+            parse("llama", &[("llama.block_count", Value::Bool(true)), ("llama.context_length", Value::F32(1.0))]);
+        assert!(missing.unwrap_err().to_string().ends_with("llama.context_length is not a count"));
+    }
+}

@@ -24,3 +24,30 @@ pub fn gguf_vocabulary(path: &Path) -> Result<Vec<Option<String>>, ModelError> {
 fn padding(id: usize) -> String {
     format!("[PAD{id}]")
 }
+
+#[cfg(test)]
+mod tests {
+    use candle_core::quantized::gguf_file::{self, Value};
+
+    use super::*;
+
+    #[test]
+    fn an_id_that_only_pads_is_no_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        let tokens = ["a", "[PAD7]", "[PAD2]", "b", "[PAD4]"].map(|token| Value::String(token.to_owned()));
+        let tokens = Value::Array(tokens.to_vec());
+        let mut file = std::fs::File::create(&path).unwrap();
+        gguf_file::write(&mut file, &[("tokenizer.ggml.tokens", &tokens)], &[]).unwrap();
+        let expected = [Some("a"), Some("[PAD7]"), None, Some("b"), None].map(|token| token.map(str::to_owned));
+        assert_eq!(gguf_vocabulary(&path).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_file_without_a_vocabulary_is_malformed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.gguf");
+        gguf_file::write(&mut std::fs::File::create(&path).unwrap(), &[], &[]).unwrap();
+        assert!(matches!(gguf_vocabulary(&path), Err(ModelError::Malformed { .. })));
+    }
+}
