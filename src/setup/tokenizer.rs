@@ -16,7 +16,8 @@ const AT_ONCE: u32 = 4096;
 const CRASHED: StatusCode = StatusCode::INTERNAL_SERVER_ERROR;
 
 /// The first tokenizer that is the server's: of the one that the settings name or, where they name none, the draft
-/// model's, which may have fewer tokens or more, and the one in the served model's own folder. The inner error says why there is none.
+/// model's, which may have fewer tokens or more, and the one in the served model's own folder. The inner error says why
+/// there is none.
 ///
 /// # Errors
 /// When the server cannot be asked.

@@ -23,7 +23,7 @@ SPREAD = 0.08
 
 @torch.no_grad()
 def write(model: PreTrainedModel, kind: str, type_name: str, path: Path) -> None:
-    """Writes `model` with matrices of a type, and gives it the weights that the file holds, as the gguf package reads them.
+    """Writes `model` with matrices of a type, and gives it the weights that the file holds by the gguf package's reading.
 
     Where that package cannot make the type, the weights are random ones.
     """

@@ -27,10 +27,14 @@ def reference_logits(folder: Path, ids: list[int]) -> torch.Tensor:
     return model(torch.tensor([ids])).logits[0].contiguous()
 
 
+def _ids(text: str) -> list[int]:
+    return [int(word) for word in text.split(",")]
+
+
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, metavar="FOLDER", required=True)
-    parser.add_argument("--ids", type=lambda text: [int(word) for word in text.split(",")], metavar="1,2,3", required=True)
+    parser.add_argument("--ids", type=_ids, metavar="1,2,3", required=True)
     parser.add_argument("--out", type=Path, metavar="FILE", required=True)
     return parser.parse_args()
 
