@@ -58,8 +58,8 @@ fn parent(path: &Path) -> &Path {
     path.parent().unwrap_or(Path::new("."))
 }
 
-/// Whether `tokenizer` gives every id the text that the server gives it, and has all of the server's ids; the inner error
-/// says where they differ.
+/// Whether `tokenizer` gives every id the text that the server gives it, and has all of the server's ids; the inner
+/// error says where they differ.
 async fn compare(tokenizer: &Tokenizer, upstream: &Upstream, model: &str) -> Result<Result<(), String>, UpstreamError> {
     let origin = upstream.own_origin(Some(model.to_owned()));
     let size = u32::try_from(tokenizer.vocabulary_size()).unwrap_or(u32::MAX);

@@ -1,4 +1,5 @@
-//! Draft models whose vocabulary is longer or shorter than the server's: what both have is drafted, and no answer changes.
+//! Draft models whose vocabulary is longer or shorter than the server's: what both have is drafted, and no answer
+//! changes.
 
 use std::path::Path;
 

@@ -23,7 +23,7 @@ SPREAD = 0.08
 
 @torch.no_grad()
 def write(model: PreTrainedModel, kind: str, type_name: str, path: Path) -> None:
-    """Writes `model` with matrices of a type, and gives it the weights that the file holds by the gguf package's reading.
+    """Writes `model` with matrices of a type, and gives it the weights that the gguf package reads in the file.
 
     Where that package cannot make the type, the weights are random ones.
     """

@@ -53,7 +53,7 @@ def qwen2() -> PreTrainedModel:
 
 def qwen3() -> PreTrainedModel:
     rope = {"rope_type": "default", "rope_theta": 1000000.0}
-    config = Qwen3Config(**SIZES, head_dim=128, rope_parameters=rope, tie_word_embeddings=False)
+    config = Qwen3Config(**SIZES, head_dim=192, rope_parameters=rope, tie_word_embeddings=False)
     return _randomised(Qwen3ForCausalLM(config))
 
 

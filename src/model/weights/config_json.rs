@@ -1,5 +1,5 @@
-//! The shape of a model in a Hugging Face folder, from its `config.json`. Where that is silent, the defaults are those of
-//! the configuration classes in transformers.
+//! The shape of a model in a Hugging Face folder, from its `config.json`. Where that is silent, the defaults are those
+//! of the configuration classes in transformers.
 
 use std::path::Path;
 
@@ -16,7 +16,8 @@ use crate::model::kernels::rope::RopeScaling;
 /// [`ModelError::Unsupported`] for other architectures, or what the implementation of one lacks.
 pub(super) fn parse(path: &Path, json: &str) -> Result<ModelConfig, ModelError> {
     let raw: RawArchitecture = serde_json::from_str(json).map_err(|error| ModelError::malformed(path, error))?;
-    let architecture = Architecture::named(raw.architectures.first().or(raw.model_type.as_ref()).map(String::as_str))?;
+    let name = raw.architectures.into_iter().flatten().next().or(raw.model_type);
+    let architecture = Architecture::named(name.as_deref())?;
     let raw: RawConfig = serde_json::from_str(json).map_err(|error| ModelError::malformed(path, error))?;
     if let Some(what) = raw.unsupported(architecture) {
         return Err(ModelError::Unsupported(what));
@@ -50,8 +51,7 @@ pub(super) fn parse(path: &Path, json: &str) -> Result<ModelConfig, ModelError> 
 /// The part that says whether the rest can be read.
 #[derive(Deserialize)]
 struct RawArchitecture {
-    #[serde(default)]
-    architectures: Vec<String>,
+    architectures: Option<Vec<String>>,
     model_type: Option<String>,
 }
 
@@ -72,31 +72,28 @@ struct RawConfig {
     partial_rotary_factor: Option<f64>,
     tie_word_embeddings: Option<bool>,
     hidden_act: Option<String>,
-    #[serde(default)]
-    attention_bias: bool,
-    #[serde(default)]
-    mlp_bias: bool,
-    #[serde(default)]
-    use_sliding_window: bool,
-    #[serde(default)]
-    layer_types: Vec<String>,
+    attention_bias: Option<bool>,
+    mlp_bias: Option<bool>,
+    use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<String>>,
     quantization_config: Option<IgnoredAny>,
 }
 
 impl RawConfig {
     /// What it asks for and the implementation lacks.
     fn unsupported(&self, architecture: Architecture) -> Option<String> {
+        let says = |flag: Option<bool>| flag.unwrap_or(false);
         // Qwen2's class has no such setting: its biases are there without being asked for.
-        if (self.attention_bias && !architecture.has_biases()) || self.mlp_bias {
+        if (says(self.attention_bias) && !architecture.has_biases()) || says(self.mlp_bias) {
             return Some(format!("{architecture:?} with bias terms is not implemented"));
         }
         if let Some(activation) = self.hidden_act.as_deref().filter(|name| *name != "silu") {
             return Some(format!("activation {activation}: only silu is implemented"));
         }
-        if self.use_sliding_window {
+        if says(self.use_sliding_window) {
             return Some("attention over a sliding window is not implemented".into());
         }
-        if let Some(kind) = self.layer_types.iter().find(|kind| *kind != "full_attention") {
+        if let Some(kind) = self.layer_types.iter().flatten().find(|kind| *kind != "full_attention") {
             return Some(format!("layers of type {kind}: only full_attention is implemented"));
         }
         if self.quantization_config.is_some() {
@@ -231,9 +228,15 @@ mod tests {
     }
 
     #[test]
-    fn a_window_that_is_not_used_does_not_matter() {
-        let unused = r#""use_sliding_window": false, "sliding_window": 4096, "layer_types": ["full_attention"]"#;
-        assert!(parse(&format!(r#"{{"model_type": "qwen2", {SIZES}, {unused}}}"#)).is_ok());
+    fn what_is_switched_off_or_null_does_not_matter() {
+        for extra in [
+            r#""use_sliding_window": false, "sliding_window": 4096, "layer_types": ["full_attention"]"#,
+            r#""use_sliding_window": null, "layer_types": null, "quantization_config": null, "architectures": null"#,
+            r#""attention_bias": null, "mlp_bias": false, "rope_scaling": null, "rope_parameters": null"#,
+        ] {
+            let config = parse(&format!(r#"{{"model_type": "qwen2", {SIZES}, {extra}}}"#));
+            assert!(config.is_ok(), "{extra}: {config:?}");
+        }
     }
 
     #[test]
