@@ -92,7 +92,7 @@ pub struct TargetSettings {
     #[arg(long, env = "SIDEDRAFT_RETRIES", default_value_t = 2, value_name = "COUNT")]
     pub retries: u32,
 
-    /// The draft model: a Hugging Face folder or a GGUF file of the Llama architecture
+    /// The draft model: a Hugging Face folder or a GGUF file of a Llama, Qwen2 or Qwen3
     #[arg(long, env = "SIDEDRAFT_DRAFT_MODEL", value_name = "PATH")]
     pub draft_model: Option<PathBuf>,
 

@@ -57,9 +57,20 @@ pub enum DraftError {
     /// The model thread is gone; no later call can succeed.
     #[error("the draft model has stopped: {0}")]
     Stopped(String),
+    /// The context holds a token that the drafter has never heard of, which none of the rollout's later contexts loses.
+    #[error("the draft model cannot read the context: {0}")]
+    UnknownToken(String),
     /// This call failed; a later one may succeed.
     #[error("the draft model failed: {0}")]
     Failed(String),
+}
+
+impl DraftError {
+    /// Whether the drafter has nothing more to say in this rollout.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Stopped(_) | Self::UnknownToken(_))
+    }
 }
 
 /// A boxed future, so that drafters of different kinds stand behind one trait object.

@@ -16,7 +16,7 @@ pub struct NeuralDrafter {
 }
 
 impl NeuralDrafter {
-    /// Drafts by `sequence`. Ids of `usable_vocabulary`, the target's vocabulary size, and above are never proposed:
+    /// Drafts by `sequence`. Ids of `usable_vocabulary` and above, which the target does not share, are never proposed:
     /// they are cut before the softmax, so q stays what is sampled.
     #[must_use]
     pub fn new(sequence: Sequence, usable_vocabulary: usize) -> Self {
@@ -29,6 +29,7 @@ impl NeuralDrafter {
             Ok(drafted) => Ok(Proposal { drafts: drafted.into_iter().map(Draft::from).collect() }),
             // Nothing is wrong with the model: it has no idea about such a context.
             Err(ModelError::ContextTooLong { .. } | ModelError::EmptyContext) => Ok(Proposal::default()),
+            Err(error @ ModelError::UnknownToken { .. }) => Err(DraftError::UnknownToken(error.to_string())),
             Err(error @ ModelError::Stopped) => Err(DraftError::Stopped(error.to_string())),
             Err(error) => Err(DraftError::Failed(error.to_string())),
         }
@@ -100,12 +101,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_context_beyond_the_model_gives_no_idea_and_a_dead_model_an_error() {
+    async fn a_context_beyond_the_model_gives_no_idea_and_a_foreign_token_or_a_dead_model_an_error() {
         let model = TinyLlama::random(1).spawn(options());
         let mut drafter = NeuralDrafter::new(model.sequence(), 96);
         let long = vec![1; MAX_POSITIONS + 1];
         assert_eq!(drafter.propose(request(&long, 1.0)).await.unwrap(), Proposal::default());
-        assert!(matches!(drafter.propose(request(&[1000], 1.0)).await, Err(DraftError::Failed(_))));
+        drafter.prepare(&[1, 96]);
+        assert!(matches!(drafter.propose(request(&[1, 96], 1.0)).await, Err(DraftError::UnknownToken(_))));
+        assert_eq!(drafter.propose(request(&[1, 95], 1.0)).await.unwrap().drafts.len(), 5);
         model.stop();
         assert!(matches!(drafter.propose(request(&[1], 1.0)).await, Err(DraftError::Stopped(_))));
     }

@@ -1,4 +1,5 @@
-//! A tiny Llama with random weights, written to disk in every format that the readers take.
+//! A tiny Llama with random weights, or what Qwen2 and Qwen3 make of it, written to disk in every format that the
+//! readers take.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -24,6 +25,8 @@ pub(crate) const MAX_POSITIONS: usize = 256;
 
 /// Named tensors in Hugging Face order.
 pub(crate) struct TinyLlama {
+    /// `model_type` in one format, the architecture in the other.
+    kind: &'static str,
     tensors: BTreeMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
@@ -53,7 +56,36 @@ impl TinyLlama {
             part("mlp.up_proj", &[INTERMEDIATE, HIDDEN], 0.0, 0.3);
             part("mlp.down_proj", &[HIDDEN, INTERMEDIATE], 0.0, 0.3);
         }
-        Self { tensors }
+        Self { kind: "llama", tensors }
+    }
+
+    /// As a Qwen2: with biases of queries, keys and values.
+    pub(crate) fn qwen2(mut self) -> Self {
+        for layer in 0..LAYERS {
+            for (part, heads) in [("q", HEADS), ("k", KV_HEADS), ("v", KV_HEADS)] {
+                let bias = (0..heads * HEAD_DIM).map(|index| to_bf16((index as f32 * 0.7).sin())).collect();
+                let name = format!("model.layers.{layer}.self_attn.{part}_proj.bias");
+                self.tensors.insert(name, (vec![heads * HEAD_DIM], bias));
+            }
+        }
+        Self { kind: "qwen2", ..self }
+    }
+
+    /// As a Qwen3: with norms of each head of queries and keys.
+    pub(crate) fn qwen3(mut self) -> Self {
+        for layer in 0..LAYERS {
+            for part in ["q", "k"] {
+                let weight = (0..HEAD_DIM).map(|index| to_bf16(1.0 + 0.5 * (index as f32).sin())).collect();
+                let name = format!("model.layers.{layer}.self_attn.{part}_norm.weight");
+                self.tensors.insert(name, (vec![HEAD_DIM], weight));
+            }
+        }
+        Self { kind: "qwen3", ..self }
+    }
+
+    /// The same tensors under another architecture's name.
+    pub(crate) fn named(self, kind: &'static str) -> Self {
+        Self { kind, ..self }
     }
 
     /// With an output matrix of its own: the embedding upside down.
@@ -72,7 +104,7 @@ impl TinyLlama {
     /// Writes `config.json` and the tensors as `dtype`, in `shards` files.
     pub(crate) fn write_folder(&self, folder: &Path, dtype: DType, shards: usize) -> ModelSource {
         let config = serde_json::json!({
-            "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_act": "silu",
+            "model_type": self.kind, "hidden_act": "silu", "head_dim": HEAD_DIM,
             "vocab_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INTERMEDIATE,
             "num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS,
             "max_position_embeddings": MAX_POSITIONS, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
@@ -110,27 +142,30 @@ impl TinyLlama {
     /// Writes a GGUF file as llama.cpp's converter would.
     pub(crate) fn write_gguf(&self, path: &Path, dtype: GgmlDType) -> ModelSource {
         let count = |value: usize| Value::U32(value as u32);
-        let metadata = [
-            ("general.architecture", Value::String("llama".into())),
-            ("llama.block_count", count(LAYERS)),
-            ("llama.context_length", count(MAX_POSITIONS)),
-            ("llama.embedding_length", count(HIDDEN)),
-            ("llama.feed_forward_length", count(INTERMEDIATE)),
-            ("llama.attention.head_count", count(HEADS)),
-            ("llama.attention.head_count_kv", count(KV_HEADS)),
-            ("llama.attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
-            ("llama.rope.freq_base", Value::F32(10_000.0)),
+        let shape = [
+            ("block_count", count(LAYERS)),
+            ("context_length", count(MAX_POSITIONS)),
+            ("embedding_length", count(HIDDEN)),
+            ("feed_forward_length", count(INTERMEDIATE)),
+            ("attention.head_count", count(HEADS)),
+            ("attention.head_count_kv", count(KV_HEADS)),
+            ("attention.layer_norm_rms_epsilon", Value::F32(1e-5)),
+            ("rope.freq_base", Value::F32(10_000.0)),
         ];
+        let mut metadata = shape.map(|(key, value)| (format!("{}.{key}", self.kind), value)).to_vec();
+        metadata.push(("general.architecture".to_owned(), Value::String(self.kind.to_owned())));
         let tensors: Vec<(String, QTensor)> = self
             .tensors
             .iter()
             .map(|(name, (shape, values))| {
-                let tensor = Tensor::from_slice(&interleave(name, shape, values), shape.as_slice(), &Device::Cpu);
+                let reordered = self.kind == "llama" && (name.contains("q_proj") || name.contains("k_proj"));
+                let values = if reordered { interleave(shape, values) } else { values.clone() };
+                let tensor = Tensor::from_slice(&values, shape.as_slice(), &Device::Cpu);
                 let dtype = if shape.len() == 1 { GgmlDType::F32 } else { dtype };
                 (gguf_name(name), QTensor::quantize(&tensor.unwrap(), dtype).unwrap())
             })
             .collect();
-        let metadata: Vec<_> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+        let metadata: Vec<_> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
         let tensors: Vec<_> = tensors.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
         gguf_file::write(&mut std::fs::File::create(path).unwrap(), &metadata, &tensors).unwrap();
         ModelSource::Gguf(path.to_owned())
@@ -169,11 +204,9 @@ fn to_bytes(values: &[f32], dtype: DType) -> Vec<u8> {
 }
 
 /// llama.cpp's converter: `w.reshape(heads, 2, d / 2, columns).swapaxes(1, 2)` of queries and keys.
-fn interleave(name: &str, shape: &[usize], values: &[f32]) -> Vec<f32> {
-    if !name.contains("q_proj") && !name.contains("k_proj") {
-        return values.to_vec();
-    }
-    let row = |index: usize| &values[index * shape[1]..][..shape[1]];
+fn interleave(shape: &[usize], values: &[f32]) -> Vec<f32> {
+    let columns = values.len() / shape[0];
+    let row = |index: usize| &values[index * columns..][..columns];
     (0..shape[0])
         .flat_map(|index| {
             let (head, within) = (index / HEAD_DIM, index % HEAD_DIM);
@@ -193,6 +226,8 @@ fn gguf_name(name: &str) -> String {
         ("self_attn.q_proj", "attn_q"),
         ("self_attn.k_proj", "attn_k"),
         ("self_attn.v_proj", "attn_v"),
+        ("self_attn.q_norm", "attn_q_norm"),
+        ("self_attn.k_norm", "attn_k_norm"),
         ("self_attn.o_proj", "attn_output"),
         ("mlp.gate_proj", "ffn_gate"),
         ("mlp.up_proj", "ffn_up"),

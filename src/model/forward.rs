@@ -105,7 +105,15 @@ impl Llama {
         let width = query + 2 * kv;
         let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
         for ((row, (feed, _)), (cos, sin)) in qkv.chunks_exact_mut(width).zip(places.iter()).zip(angles) {
+            if let Some(bias) = &layer.qkv_bias {
+                ops::add(row, bias);
+            }
             let (rotated, values) = row.split_at_mut(query + kv);
+            if let Some(norms) = &layer.head_norms {
+                let (queries, keys) = rotated.split_at_mut(query);
+                ops::rms_norm_heads(queries, &norms.query, config.rms_epsilon);
+                ops::rms_norm_heads(keys, &norms.key, config.rms_epsilon);
+            }
             rope::rotate(rotated, cos, sin);
             feeds[*feed].cache.append(index, &rotated[query..], values);
         }

@@ -1,16 +1,16 @@
-//! The weights of a Llama model, laid out for few, large products.
+//! The weights of a model, laid out for few, large products.
 
 use super::cache::KvCache;
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::ModelError;
 use super::kernels::rope::inverse_frequencies;
 use super::matrix::Matrix;
 use super::options::Precision;
 use super::weights::{ModelSource, TensorReader};
 
-/// A Llama model (Touvron et al. 2023, arXiv:2302.13971; grouped queries as in Llama 2, arXiv:2307.09288).
+/// A model of any [`Architecture`](super::config::Architecture): a Llama, with what the others add to it.
 pub(super) struct Llama {
-    pub(super) config: LlamaConfig,
+    pub(super) config: ModelConfig,
     /// [vocabulary, hidden].
     pub(super) embedding: Matrix,
     pub(super) layers: Vec<Layer>,
@@ -28,6 +28,10 @@ pub(super) struct Layer {
     pub(super) attention_norm: Vec<f32>,
     /// Query, key, value: [query_width + 2 · kv_width, hidden].
     pub(super) qkv: Matrix,
+    /// [query_width + 2 · kv_width], added to what that gives.
+    pub(super) qkv_bias: Option<Vec<f32>>,
+    /// Applied to each head of queries and of keys before it is rotated.
+    pub(super) head_norms: Option<HeadNorms>,
     /// [hidden, query_width].
     pub(super) output: Matrix,
     /// [hidden].
@@ -38,11 +42,19 @@ pub(super) struct Layer {
     pub(super) down: Matrix,
 }
 
+/// Weights of the norms that every head of queries and of keys goes through.
+pub(super) struct HeadNorms {
+    /// [head_dim].
+    pub(super) query: Vec<f32>,
+    /// [head_dim].
+    pub(super) key: Vec<f32>,
+}
+
 impl Llama {
     pub(super) fn load(source: &ModelSource, precision: Precision) -> Result<Self, ModelError> {
         let (config, mut reader) = source.open()?;
         let mut loader = Loader { reader: reader.as_mut(), precision };
-        let LlamaConfig { vocabulary, hidden, .. } = config;
+        let ModelConfig { vocabulary, hidden, .. } = config;
         let embedding = loader.matrix(hidden, &[("model.embed_tokens.weight", vocabulary)])?;
         let head_name = "lm_head.weight";
         let head = match config.tied {
@@ -79,9 +91,9 @@ struct Loader<'a> {
 }
 
 impl Loader<'_> {
-    fn layer(&mut self, index: usize, config: &LlamaConfig) -> Result<Layer, ModelError> {
+    fn layer(&mut self, index: usize, config: &ModelConfig) -> Result<Layer, ModelError> {
         let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-        let LlamaConfig { hidden, intermediate, .. } = *config;
+        let ModelConfig { hidden, intermediate, .. } = *config;
         let (query, kv) = (config.query_width(), config.kv_width());
         Ok(Layer {
             attention_norm: self.vector(&name("input_layernorm"), hidden)?,
@@ -89,12 +101,35 @@ impl Loader<'_> {
                 hidden,
                 &[(&name("self_attn.q_proj"), query), (&name("self_attn.k_proj"), kv), (&name("self_attn.v_proj"), kv)],
             )?,
+            qkv_bias: self.biases(index, config)?,
+            head_norms: self.head_norms(index, config)?,
             output: self.matrix(query, &[(&name("self_attn.o_proj"), hidden)])?,
             mlp_norm: self.vector(&name("post_attention_layernorm"), hidden)?,
             gate_up: self
                 .matrix(hidden, &[(&name("mlp.gate_proj"), intermediate), (&name("mlp.up_proj"), intermediate)])?,
             down: self.matrix(intermediate, &[(&name("mlp.down_proj"), hidden)])?,
         })
+    }
+
+    /// The biases of queries, keys and values in one, where the architecture has them.
+    fn biases(&mut self, index: usize, config: &ModelConfig) -> Result<Option<Vec<f32>>, ModelError> {
+        if !config.architecture.has_biases() {
+            return Ok(None);
+        }
+        let mut stacked = Vec::new();
+        for (part, rows) in [("q", config.query_width()), ("k", config.kv_width()), ("v", config.kv_width())] {
+            stacked.extend(self.vector(&format!("model.layers.{index}.self_attn.{part}_proj.bias"), rows)?);
+        }
+        Ok(Some(stacked))
+    }
+
+    fn head_norms(&mut self, index: usize, config: &ModelConfig) -> Result<Option<HeadNorms>, ModelError> {
+        if !config.architecture.has_head_norms() {
+            return Ok(None);
+        }
+        let mut norm =
+            |part: &str| self.vector(&format!("model.layers.{index}.self_attn.{part}_norm.weight"), config.head_dim);
+        Ok(Some(HeadNorms { query: norm("q")?, key: norm("k")? }))
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {

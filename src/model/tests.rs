@@ -31,7 +31,8 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 #[tokio::test]
 async fn every_format_holds_the_same_model() {
     let folder = tempfile::tempdir().unwrap();
-    for tiny in [TinyLlama::random(2), TinyLlama::random(2).untied()] {
+    let random = || TinyLlama::random(2);
+    for tiny in [random(), random().untied(), random().qwen2(), random().qwen3().untied()] {
         let at = |name: &str| {
             let path = folder.path().join(name);
             std::fs::create_dir_all(&path).unwrap();
@@ -58,6 +59,15 @@ async fn an_untied_head_is_used() {
 }
 
 #[tokio::test]
+async fn biases_and_head_norms_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let of = async |tiny: TinyLlama| logits_of(&tiny.write_folder(folder.path(), DType::F32, 1), &options()).await;
+    let llama = of(TinyLlama::random(2)).await;
+    assert!(distance(&of(TinyLlama::random(2).qwen2()).await, &llama) > 0.1);
+    assert!(distance(&of(TinyLlama::random(2).qwen3()).await, &llama) > 0.1);
+}
+
+#[tokio::test]
 async fn eight_bits_are_close_to_float32_and_threads_change_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let source = TinyLlama::random(3).write_folder(folder.path(), DType::BF16, 1);
@@ -72,10 +82,24 @@ async fn eight_bits_are_close_to_float32_and_threads_change_nothing() {
 #[test]
 fn a_missing_tensor_is_named() {
     let folder = tempfile::tempdir().unwrap();
-    let name = "model.layers.1.mlp.up_proj.weight";
-    let source = TinyLlama::random(1).without(name).write_folder(folder.path(), DType::F32, 1);
-    let error = DraftModel::load(&source, &options()).unwrap_err();
-    assert!(matches!(error, ModelError::MissingTensor(missing) if missing == name));
+    for (tiny, part) in [
+        (TinyLlama::random(1), "mlp.up_proj.weight"),
+        (TinyLlama::random(1).qwen2(), "self_attn.k_proj.bias"),
+        (TinyLlama::random(1).qwen3(), "self_attn.k_norm.weight"),
+    ] {
+        let name = format!("model.layers.1.{part}");
+        let source = tiny.without(&name).write_folder(folder.path(), DType::F32, 1);
+        let error = DraftModel::load(&source, &options()).unwrap_err();
+        assert!(matches!(error, ModelError::MissingTensor(missing) if missing == name));
+    }
+}
+
+#[test]
+fn a_file_with_biases_that_its_architecture_does_not_have_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = TinyLlama::random(1).qwen2().named("llama").write_gguf(&folder.path().join("x.gguf"), GgmlDType::F32);
+    let error = DraftModel::load(&source, &options()).unwrap_err().to_string();
+    assert!(error.contains("Llama with a bias blk.") && error.contains(".bias is not implemented"), "{error}");
 }
 
 #[test]
@@ -86,6 +110,18 @@ fn files_that_are_no_models_are_errors() {
     let gguf = folder.path().join("x.GGUF");
     std::fs::write(&gguf, "nothing").unwrap();
     assert!(matches!(load(ModelSource::from_path(gguf)), ModelError::Malformed { .. }));
+    // A tensor's type is made one that llama.cpp has (IQ2_XXS) and the library does not.
+    let ModelSource::Gguf(gguf) = TinyLlama::random(1).write_gguf(&folder.path().join("iq.gguf"), GgmlDType::F32)
+    else {
+        panic!("not a GGUF file")
+    };
+    let mut bytes = std::fs::read(&gguf).unwrap();
+    let name = b"output_norm.weight";
+    let at = bytes.windows(name.len()).position(|window| window == name).unwrap() + name.len() + 4 + 8;
+    bytes[at..at + 4].copy_from_slice(&16u32.to_le_bytes());
+    std::fs::write(&gguf, bytes).unwrap();
+    let error = load(ModelSource::Gguf(gguf));
+    assert!(matches!(&error, ModelError::Unsupported(what) if what.contains("unknown dtype for tensor 16")), "{error}");
     let source = TinyLlama::random(1).write_folder(folder.path(), DType::F32, 1);
     let weights = folder.path().join("model.safetensors");
     let bytes = std::fs::read(&weights).unwrap();

@@ -90,7 +90,7 @@ impl Drafters {
             Err(error) => {
                 self.metrics.failed(name, &error);
                 tracing::warn!(drafter = name, %error, "no draft");
-                if matches!(error, DraftError::Stopped(_)) {
+                if error.is_final() {
                     drop(self.list.remove(at));
                 }
                 Proposal::default()

@@ -1,15 +1,15 @@
 //! Puts the rooms together for one server: tokenizer, draft model, probe, engine.
 
 mod drafters;
+mod tokenizer;
 mod vocabulary;
 
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::sync::OnceCell;
 
 pub use drafters::{DraftModelError, Factory, load_draft_model};
-pub use vocabulary::{compare_with_draft, compare_with_server};
+pub use vocabulary::compare_with_draft;
 
 use crate::api::readiness::BuildFuture;
 use crate::api::{EngineBuilder, Readiness};
@@ -84,10 +84,14 @@ impl Setup {
         let mut factory = Factory::default();
         if let Some(model) = self.draft_model().await {
             let path = self.settings.draft_model.as_deref();
-            match path.map_or(Ok(()), |path| compare_with_draft(tokenizer, path)) {
-                Ok(()) => {
+            let all = tokenizer.vocabulary_size();
+            match path.map_or(Ok(all), |path| compare_with_draft(tokenizer, path)) {
+                Ok(shared) => {
+                    if shared < all {
+                        tracing::info!(shared, all, "the draft model drafts the ids that it shares with the target");
+                    }
                     self.metrics.draft.availability("neural", None);
-                    factory.neural = Some((model, tokenizer.vocabulary_size()));
+                    factory.neural = Some((model, shared));
                 }
                 Err(difference) => {
                     tracing::error!(%difference, "the draft model's vocabulary is not the target's: not used");
@@ -175,35 +179,13 @@ pub enum Examined {
 /// When the server cannot be reached or refuses ordinary requests.
 pub async fn examine(upstream: &Upstream, settings: &TargetSettings) -> Result<Examined, UpstreamError> {
     let model = upstream.served_model().await?;
-    let tokenizer = match find_tokenizer(settings, model.root.as_deref()) {
+    let tokenizer = match tokenizer::find(upstream, settings, &model).await? {
         Ok(tokenizer) => tokenizer,
         Err(reason) => return Ok(Examined::NoTokenizer(reason)),
     };
-    if let Err(difference) = compare_with_server(&tokenizer, upstream, &model.id).await? {
-        return Ok(Examined::NoTokenizer(format!("the tokenizer is not the server's: {difference}")));
-    }
     let mut capabilities = upstream.probe(&tokenizer.added_tokens()).await?;
     if settings.assume_neutral_defaults && capabilities.defaults.is_none() {
         capabilities.defaults = Some(SamplingFields::neutral());
     }
     Ok(Examined::Known { tokenizer, capabilities: Box::new(capabilities) })
-}
-
-/// The tokenizer that the settings name, or the draft model's, or the served model's own.
-fn find_tokenizer(settings: &TargetSettings, root: Option<&str>) -> Result<Tokenizer, String> {
-    if let Some(path) = &settings.tokenizer {
-        return Tokenizer::load(path).map_err(|error| error.to_string());
-    }
-    let beside_draft = settings.draft_model.as_deref().map(|path| if path.is_dir() { path } else { parent(path) });
-    let served = root.map(Path::new);
-    for folder in [beside_draft, served].into_iter().flatten() {
-        if folder.join("tokenizer.json").is_file() {
-            return Tokenizer::load(folder).map_err(|error| error.to_string());
-        }
-    }
-    Err("none found beside the draft model or in the served model's folder: name it with --tokenizer".to_owned())
-}
-
-fn parent(path: &Path) -> &Path {
-    path.parent().unwrap_or(Path::new("."))
 }

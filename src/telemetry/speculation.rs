@@ -218,6 +218,7 @@ impl DraftMetrics {
     pub fn failed(&self, drafter: &str, error: &DraftError) {
         let reason = match error {
             DraftError::Stopped(_) => "stopped",
+            DraftError::UnknownToken(_) => "unknown_token",
             DraftError::Failed(_) => "failed",
         };
         self.failures.with_label_values(&[drafter, reason]).inc();

@@ -48,3 +48,4 @@ mod trainer;
 mod unannounced;
 mod upstream_calls;
 mod versions;
+mod vocabularies;

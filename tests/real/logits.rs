@@ -26,7 +26,7 @@ fn reference(ids: &str) -> Vec<Vec<f32>> {
 }
 
 /// The largest difference in proportion to the largest reference value.
-fn relative_error(ours: &[f32], theirs: &[f32]) -> f32 {
+pub fn relative_error(ours: &[f32], theirs: &[f32]) -> f32 {
     let scale = theirs.iter().fold(0.0_f32, |largest, value| largest.max(value.abs()));
     ours.iter().zip(theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / scale
 }

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod architectures;
 mod clients;
 mod disconnect;
 mod draft_trouble;

@@ -49,11 +49,25 @@ pub(in crate::model) fn add(into: &mut [f32], from: &[f32]) {
 
 /// x · weight / √(mean(x²) + ε), Zhang and Sennrich 2019 (arXiv:1910.07467).
 pub(in crate::model) fn rms_norm(input: &[f32], weight: &[f32], epsilon: f32, output: &mut [f32]) {
-    let mean_square = dot(input, input) / input.len() as f32;
-    let scale = 1.0 / (mean_square + epsilon).sqrt();
+    let scale = rms_scale(input, epsilon);
     for ((output, input), weight) in output.iter_mut().zip(input).zip(weight) {
         *output = input * scale * weight;
     }
+}
+
+/// [`rms_norm`] of each head of `heads`, in its place; `weight` is as long as one head.
+pub(in crate::model) fn rms_norm_heads(heads: &mut [f32], weight: &[f32], epsilon: f32) {
+    for head in heads.chunks_exact_mut(weight.len()) {
+        let scale = rms_scale(head, epsilon);
+        for (value, weight) in head.iter_mut().zip(weight) {
+            *value *= scale * weight;
+        }
+    }
+}
+
+fn rms_scale(input: &[f32], epsilon: f32) -> f32 {
+    let mean_square = dot(input, input) / input.len() as f32;
+    1.0 / (mean_square + epsilon).sqrt()
 }
 
 /// silu(gate) · up, the middle of SwiGLU (Shazeer 2020, arXiv:2002.05202); silu(x) = x / (1 + e⁻ˣ).
@@ -115,5 +129,18 @@ mod tests {
         let mut output = vec![0.0; 64];
         rms_norm(&input, &[1.0; 64], 0.0, &mut output);
         assert!((dot(&output, &output) / 64.0 - 1.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn each_head_is_normalised_by_itself() {
+        let input: Vec<f32> = (0..48).map(|i| (i as f32 * 0.7).sin() * (1 + i / 16) as f32).collect();
+        let weight: Vec<f32> = (0..16).map(|i| 1.0 + i as f32 * 0.1).collect();
+        let mut heads = input.clone();
+        rms_norm_heads(&mut heads, &weight, 1e-6);
+        for (head, input) in heads.chunks(16).zip(input.chunks(16)) {
+            let mut alone = vec![0.0; 16];
+            rms_norm(input, &weight, 1e-6, &mut alone);
+            assert!(head.iter().zip(&alone).all(|(a, b)| (a - b).abs() < 1e-6));
+        }
     }
 }

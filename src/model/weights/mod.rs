@@ -1,6 +1,7 @@
 //! Where weights come from. Each format becomes a [`TensorReader`] of `f32` tensors under Hugging Face names and in
 //! Hugging Face order, so that nothing above knows the formats apart.
 
+mod config_json;
 mod gguf;
 mod safetensors;
 
@@ -8,7 +9,7 @@ pub use gguf::gguf_vocabulary;
 
 use std::path::{Path, PathBuf};
 
-use super::config::LlamaConfig;
+use super::config::ModelConfig;
 use super::error::ModelError;
 
 /// A draft model on disk.
@@ -34,12 +35,12 @@ impl ModelSource {
     }
 
     /// Reads the configuration and finds the tensors.
-    pub(super) fn open(&self) -> Result<(LlamaConfig, Box<dyn TensorReader>), ModelError> {
+    pub(super) fn open(&self) -> Result<(ModelConfig, Box<dyn TensorReader>), ModelError> {
         match self {
             Self::HuggingFace(folder) => {
                 let path = folder.join("config.json");
                 let json = std::fs::read_to_string(&path).map_err(|error| read_error(&path, error))?;
-                let config = LlamaConfig::from_json(&path, &json)?;
+                let config = config_json::parse(&path, &json)?;
                 Ok((config, Box::new(safetensors::Folder::open(folder)?)))
             }
             Self::Gguf(path) => {

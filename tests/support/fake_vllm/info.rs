@@ -20,11 +20,12 @@ pub fn version(engine: &Engine) -> Value {
     json!({"version": version})
 }
 
-/// `GET /v1/models`: the model, and then its adapters.
+/// `GET /v1/models`: the model, and then its adapters. A model that is named by its path lies there.
 #[must_use]
 pub fn models(engine: &Engine) -> Json {
     let name = engine.config.model_name.as_str();
-    let base = card(name, format!("/models/{name}"), None, Some(engine.config.max_model_len));
+    let root = if name.starts_with('/') { name.to_owned() } else { format!("/models/{name}") };
+    let base = card(name, root, None, Some(engine.config.max_model_len));
     let adapters = engine.adapters();
     let cards = adapters.iter().map(|adapter| card(&adapter.name, adapter.path.clone(), Some(name), None));
     let cards: Json = std::iter::once(base).chain(cards).collect();
