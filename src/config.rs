@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::Precision;
+use crate::model::{DEFAULT_CACHE_MIB, Precision};
 use crate::rollout::controller::{Policy, Speculate};
 use crate::telemetry::LogFormat;
 use crate::upstream::UpstreamOptions;
@@ -103,6 +103,12 @@ pub struct TargetSettings {
     /// Threads of the draft model
     #[arg(long, env = "SIDEDRAFT_DRAFT_THREADS", default_value_t = 1, value_parser = positive, value_name = "COUNT")]
     pub draft_threads: usize,
+
+    /// MiB for the draft model's keys and values. Beyond it, those of the rollout that did not draft for longest are dropped
+    /// and computed again when it returns; a context that is longer than all of it is not drafted for
+    #[arg(long, env = "SIDEDRAFT_DRAFT_CACHE_MIB", default_value_t = DEFAULT_CACHE_MIB, value_parser = positive,
+          value_name = "MIB")]
+    pub draft_cache_mib: usize,
 
     /// Who drafts: n-grams and, if there is one, the draft model, whichever is expected to bring more; or as said
     #[arg(long, env = "SIDEDRAFT_DRAFTER", default_value = "auto", value_enum)]

@@ -39,6 +39,14 @@ pub enum ModelError {
         /// What the file has.
         found: Vec<usize>,
     },
+    /// There is less memory for keys and values than one page of them takes.
+    #[error("the draft model's cache of {bytes} bytes does not hold one page of {page} bytes")]
+    CacheTooSmall {
+        /// What it may take.
+        bytes: usize,
+        /// What a page takes, which depends on the model.
+        page: usize,
+    },
     /// A thread could not be started.
     #[error("cannot start the draft model's threads: {0}")]
     Threads(String),
@@ -50,7 +58,7 @@ pub enum ModelError {
     ContextTooLong {
         /// Tokens in the context.
         length: usize,
-        /// Positions that the model has.
+        /// Positions that the model has, or that its cache has room for.
         limit: usize,
     },
     /// There is nothing to continue.

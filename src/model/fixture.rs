@@ -12,7 +12,8 @@ use rand::{Rng, SeedableRng};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
-use super::{DraftModel, ModelOptions, ModelSource, Precision};
+use super::backend::PAGE;
+use super::{DraftModel, LoadedModel, ModelOptions, ModelSource, Precision};
 
 const HIDDEN: usize = 64;
 const INTERMEDIATE: usize = 96;
@@ -22,6 +23,8 @@ const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 pub(crate) const VOCABULARY: usize = 96;
 pub(crate) const MAX_POSITIONS: usize = 256;
+/// Keys and values in float32.
+pub(crate) const PAGE_BYTES: usize = LAYERS * KV_HEADS * 2 * PAGE * HEAD_DIM * 4;
 
 /// Named tensors in Hugging Face order.
 pub(crate) struct TinyLlama {
@@ -171,17 +174,26 @@ impl TinyLlama {
         ModelSource::Gguf(path.to_owned())
     }
 
-    /// Runs this model, in float32 unless told otherwise.
-    pub(crate) fn spawn(&self, options: ModelOptions) -> DraftModel {
+    /// This model in memory.
+    pub(crate) fn load(&self, options: &ModelOptions) -> LoadedModel {
         let folder = tempfile::tempdir().unwrap();
-        let source = self.write_folder(folder.path(), DType::BF16, 1);
-        DraftModel::load(&source, &options).unwrap().spawn().unwrap()
+        DraftModel::load(&self.write_folder(folder.path(), DType::BF16, 1), options).unwrap()
+    }
+
+    /// Runs this model.
+    pub(crate) fn spawn(&self, options: ModelOptions) -> DraftModel {
+        self.load(&options).spawn().unwrap()
     }
 }
 
 /// Options for tests: float32, seeded.
 pub(crate) fn options() -> ModelOptions {
     ModelOptions { precision: Precision::F32, seed: Some(7), ..ModelOptions::default() }
+}
+
+/// The same with so many pages.
+pub(crate) fn with_pages(pages: usize) -> ModelOptions {
+    ModelOptions { cache_bytes: pages * PAGE_BYTES, ..options() }
 }
 
 fn to_bf16(value: f32) -> f32 {

@@ -1,24 +1,14 @@
 //! One forward pass over rows of several sequences, which share each read of the weights.
 
-use super::cache::KvCache;
+use super::backend::{Feed, Then};
+use super::cache::KvStore;
 use super::kernels::{attention, ops, rope};
 use super::llama::{Layer, Llama};
 use super::matrix::{Buffers, Matrix};
 use super::parallel::Parallel;
-use crate::speculation::TokenId;
 
 /// Below this many query-key pairs, threads cost more than they save.
 const PARALLEL_ATTENTION: usize = 2048;
-
-/// What one sequence brings to a pass.
-pub(super) struct Feed<'a> {
-    /// Receives the keys and values of `tokens`.
-    pub(super) cache: &'a mut KvCache,
-    /// The tokens after those in the cache; at least one.
-    pub(super) tokens: Vec<TokenId>,
-    /// Whether the logits after the last of them are wanted.
-    pub(super) logits: bool,
-}
 
 /// Buffers that passes reuse; n is the number of rows of the pass.
 #[derive(Default)]
@@ -49,26 +39,27 @@ pub(super) struct Scratch {
 }
 
 impl Llama {
-    /// Runs every feed's tokens and returns the logits of the feeds that asked, in their order: [asked, rows of `head`],
-    /// which is that of the model or some rows of it.
+    /// Runs every feed's tokens, whose keys and values go to `store`, and returns the logits of the feeds after which
+    /// something is to come, in their order: [those, rows of `head`], which is that of the model or some rows of it.
     ///
     /// A row's result does not depend on what else is in the pass, nor on the thread count.
     pub(super) fn forward<'s>(
         &self,
-        feeds: &mut [Feed<'_>],
+        feeds: &[Feed<'_>],
+        store: &mut KvStore,
         head: &Matrix,
         scratch: &'s mut Scratch,
         parallel: Parallel,
     ) -> &'s [f32] {
         self.embed(feeds, scratch);
         for (index, layer) in self.layers.iter().enumerate() {
-            self.attend(index, layer, feeds, scratch, parallel);
+            self.attend(index, layer, feeds, store, scratch, parallel);
             self.transform(layer, scratch, parallel);
         }
         self.logits(feeds, head, scratch, parallel)
     }
 
-    fn embed(&self, feeds: &mut [Feed<'_>], scratch: &mut Scratch) {
+    fn embed(&self, feeds: &[Feed<'_>], scratch: &mut Scratch) {
         let config = &self.config;
         scratch.places.clear();
         let n: usize = feeds.iter().map(|feed| feed.tokens.len()).sum();
@@ -82,8 +73,8 @@ impl Llama {
         scratch.activated.resize(n * config.intermediate, 0.0);
         scratch.cos.resize(n * half, 0.0);
         scratch.sin.resize(n * half, 0.0);
-        for (index, feed) in feeds.iter_mut().enumerate() {
-            let first = feed.cache.len();
+        for (index, feed) in feeds.iter().enumerate() {
+            let first = feed.start;
             for (offset, &token) in feed.tokens.iter().enumerate() {
                 let row = scratch.places.len();
                 let (cos, sin) = (&mut scratch.cos[row * half..][..half], &mut scratch.sin[row * half..][..half]);
@@ -91,11 +82,18 @@ impl Llama {
                 self.embedding.copy_row(token as usize, &mut scratch.hidden[row * config.hidden..][..config.hidden]);
                 scratch.places.push((index, first + offset));
             }
-            feed.cache.extend_tokens(&feed.tokens);
         }
     }
 
-    fn attend(&self, index: usize, layer: &Layer, feeds: &mut [Feed<'_>], scratch: &mut Scratch, parallel: Parallel) {
+    fn attend(
+        &self,
+        index: usize,
+        layer: &Layer,
+        feeds: &[Feed<'_>],
+        store: &mut KvStore,
+        scratch: &mut Scratch,
+        parallel: Parallel,
+    ) {
         let config = &self.config;
         let Scratch { places, hidden, normed, qkv, attended, update, cos, sin, buffers, .. } = scratch;
         self.norm_rows(hidden, &layer.attention_norm, normed);
@@ -104,7 +102,7 @@ impl Llama {
         let (query, kv, half) = (config.query_width(), config.kv_width(), config.head_dim / 2);
         let width = query + 2 * kv;
         let angles = cos.chunks_exact(half).zip(sin.chunks_exact(half));
-        for ((row, (feed, _)), (cos, sin)) in qkv.chunks_exact_mut(width).zip(places.iter()).zip(angles) {
+        for ((row, (feed, position)), (cos, sin)) in qkv.chunks_exact_mut(width).zip(places.iter()).zip(angles) {
             if let Some(bias) = &layer.qkv_bias {
                 ops::add(row, bias);
             }
@@ -115,18 +113,18 @@ impl Llama {
                 ops::rms_norm_heads(keys, &norms.key, config.rms_epsilon);
             }
             rope::rotate(rotated, cos, sin);
-            feeds[*feed].cache.append(index, &rotated[query..], values);
+            store.write(feeds[*feed].pages, *position, index, &rotated[query..], values);
         }
 
         let group = config.group() * config.head_dim;
-        let feeds = &*feeds;
+        let store = &*store;
         let attend = |first: usize, outputs: &mut [f32]| {
             for (offset, output) in outputs.chunks_exact_mut(group).enumerate() {
                 let (row, kv_head) = ((first + offset) / config.kv_heads, (first + offset) % config.kv_heads);
                 let (feed, position) = places[row];
-                let (keys, values) = feeds[feed].cache.head(index, kv_head, position + 1);
+                let pages = store.read(feeds[feed].pages, index, kv_head, position + 1);
                 let queries = &qkv[row * width + kv_head * group..][..group];
-                attention::attend(queries, keys, values, config.head_dim, output);
+                attention::attend(queries, pages, config.head_dim, output);
             }
         };
         let pairs: usize = places.iter().map(|(_, position)| position + 1).sum::<usize>() * config.heads;
@@ -159,7 +157,7 @@ impl Llama {
         let (mut row, mut asked) = (0, 0);
         for feed in feeds {
             row += feed.tokens.len();
-            if feed.logits {
+            if !matches!(feed.then, Then::Nothing) {
                 let last = &hidden[(row - 1) * width..][..width];
                 ops::rms_norm(last, &self.norm, self.config.rms_epsilon, &mut normed[asked * width..][..width]);
                 asked += 1;

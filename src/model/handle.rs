@@ -6,11 +6,11 @@ use std::sync::atomic::Ordering;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::backend::{Backend, PAGE};
+use super::cpu::CpuBackend;
 use super::error::ModelError;
 use super::job::{Job, Reply};
-use super::llama::Llama;
 use super::options::ModelOptions;
-use super::parallel::Threads;
 use super::sample::{DraftSampling, DraftedToken};
 use super::slot::common_prefix;
 use super::weights::ModelSource;
@@ -19,8 +19,8 @@ use crate::speculation::TokenId;
 
 /// A model in memory that does not run yet.
 pub struct LoadedModel {
-    llama: Llama,
-    options: ModelOptions,
+    pub(super) backend: Box<dyn Backend>,
+    pub(super) options: ModelOptions,
 }
 
 /// A handle to a running model thread. The thread ends when the last handle and the last sequence are dropped.
@@ -30,6 +30,7 @@ pub struct DraftModel {
     shared: Arc<Shared>,
     vocabulary: usize,
     max_positions: usize,
+    pages: usize,
 }
 
 /// A rollout's place in the model. Dropping it frees the place; dropping one of its futures abandons that call.
@@ -48,8 +49,8 @@ impl DraftModel {
     /// # Errors
     /// Anything but [`ModelError::Stopped`] and the errors of a context.
     pub fn load(source: &ModelSource, options: &ModelOptions) -> Result<LoadedModel, ModelError> {
-        let llama = Llama::load(source, options.precision)?;
-        Ok(LoadedModel { llama, options: options.clone() })
+        let backend = Box::new(CpuBackend::load(source, options)?);
+        Ok(LoadedModel { backend, options: options.clone() })
     }
 
     /// Ids that the model has logits for.
@@ -58,13 +59,13 @@ impl DraftModel {
         self.vocabulary
     }
 
-    /// The longest context, in tokens.
+    /// The longest context, in tokens: what the model was made for, the options allow and its cache holds.
     #[must_use]
     pub fn max_positions(&self) -> usize {
         self.max_positions
     }
 
-    /// Sequences whose KV cache is in memory.
+    /// Sequences that hold keys and values.
     #[must_use]
     pub fn active_sequences(&self) -> usize {
         self.shared.active.load(Ordering::Acquire)
@@ -80,6 +81,30 @@ impl DraftModel {
     #[must_use]
     pub fn used_ahead(&self) -> u64 {
         self.shared.used_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Pages of the KV cache, 16 positions each.
+    #[must_use]
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Pages that sequences hold; one that several share counts once.
+    #[must_use]
+    pub fn pages_held(&self) -> usize {
+        self.shared.pages_held.load(Ordering::Relaxed)
+    }
+
+    /// How often a sequence lost its pages to another, since the model started.
+    #[must_use]
+    pub fn evictions(&self) -> u64 {
+        self.shared.evictions.load(Ordering::Relaxed)
+    }
+
+    /// Tokens that were not run because pages of other sequences, or of earlier ones, held them, since the model started.
+    #[must_use]
+    pub fn recalled(&self) -> u64 {
+        self.shared.recalled.load(Ordering::Relaxed)
     }
 
     /// A new, empty sequence. Free until its first call.
@@ -105,17 +130,18 @@ impl LoadedModel {
     /// # Errors
     /// [`ModelError::Threads`].
     pub fn spawn(self) -> Result<DraftModel, ModelError> {
-        let Self { llama, options } = self;
+        let Self { backend, options } = self;
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel(options.queue.max(1));
         let limit = options.max_positions.unwrap_or(usize::MAX);
         let model = DraftModel {
             commands,
             shared: Arc::clone(&shared),
-            vocabulary: llama.config.vocabulary,
-            max_positions: llama.config.max_positions.min(limit),
+            vocabulary: backend.config().vocabulary,
+            max_positions: backend.config().max_positions.min(limit).min(backend.pages().saturating_mul(PAGE)),
+            pages: backend.pages(),
         };
-        let worker = Worker::new(llama, Threads::new(options.threads)?, &options, shared);
+        let worker = Worker::new(backend, &options, shared);
         std::thread::Builder::new()
             .name("draft-model".into())
             .spawn(move || worker.run(receiver))
@@ -278,7 +304,7 @@ impl fmt::Debug for DraftModel {
 
 impl fmt::Debug for LoadedModel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LoadedModel {{ config: {:?} }}", self.llama.config)
+        write!(f, "LoadedModel {{ config: {:?} }}", self.backend.config())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use tokio::sync::oneshot;
 
+use super::backend::Then;
 use super::error::ModelError;
 use super::sample::{DraftSampling, DraftedToken};
 use crate::speculation::TokenId;
@@ -58,13 +59,15 @@ impl Work {
         matches!(self.job, Job::Prepare)
     }
 
-    /// Whether the logits after context and drafts are wanted.
-    pub(super) fn wants_logits(&self) -> bool {
-        !self.over && !self.is_prepare()
-    }
-
-    pub(super) fn wants_whole_vocabulary(&self) -> bool {
-        matches!(self.job, Job::Logits { .. })
+    /// What is wanted after context and drafts.
+    pub(super) fn then(&self) -> Then<'_> {
+        match &self.job {
+            Job::Ahead { sampling } | Job::Draft { sampling, .. } if !self.over => {
+                Then::Draft { sampling, at_most: sampling.length - self.drafted.len() }
+            }
+            Job::Logits { .. } => Then::Logits,
+            _ => Then::Nothing,
+        }
     }
 
     pub(super) fn is_ahead(&self) -> bool {
@@ -80,11 +83,11 @@ impl Work {
         }
     }
 
-    /// How to draw the token that the next logits are for, if one is wanted.
-    pub(super) fn sampling(&self) -> Option<&DraftSampling> {
+    /// Drafts that it may come to have.
+    pub(super) fn most_drafts(&self) -> usize {
         match &self.job {
-            Job::Ahead { sampling } | Job::Draft { sampling, .. } if !self.over => Some(sampling),
-            _ => None,
+            Job::Ahead { sampling } | Job::Draft { sampling, .. } => sampling.length,
+            Job::Prepare | Job::Logits { .. } => 0,
         }
     }
 
@@ -114,12 +117,26 @@ impl Work {
         }
         drafted.split_off(appended.len())
     }
+}
 
-    /// Answers with what was drafted, or with what went wrong, or with `logits`. That nobody waits any more is no fault.
-    pub(super) fn answer(self, logits: &[f32], failure: Option<ModelError>) {
-        match self.job {
-            Job::Draft { reply, .. } => drop(reply.send(failure.map_or(Ok(self.drafted), Err))),
-            Job::Logits { reply } => drop(reply.send(Ok(logits.to_vec()))),
+/// What goes out to the caller of a job that is done: the logits after the context or, for a [`Job::Draft`], what was
+/// drafted or went wrong.
+pub(super) struct Answer {
+    pub(super) work: Work,
+    pub(super) logits: Vec<f32>,
+    pub(super) failure: Option<ModelError>,
+}
+
+impl Answer {
+    pub(super) fn drafts(work: Work, failure: Option<ModelError>) -> Self {
+        Self { work, logits: Vec::new(), failure }
+    }
+
+    /// Sends it. That nobody waits any more is no fault.
+    pub(super) fn send(self) {
+        match self.work.job {
+            Job::Draft { reply, .. } => drop(reply.send(self.failure.map_or(Ok(self.work.drafted), Err))),
+            Job::Logits { reply } => drop(reply.send(Ok(self.logits))),
             Job::Prepare | Job::Ahead { .. } => {}
         }
     }

@@ -1,6 +1,5 @@
 //! The weights of a model, laid out for few, large products.
 
-use super::cache::KvCache;
 use super::config::ModelConfig;
 use super::error::ModelError;
 use super::kernels::rope::inverse_frequencies;
@@ -77,11 +76,6 @@ impl Llama {
     /// The matrix that turns a hidden state into logits.
     pub(super) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
-    }
-
-    /// An empty cache for one sequence.
-    pub(super) fn new_cache(&self) -> KvCache {
-        KvCache::new(self.config.layers, self.config.kv_heads, self.config.head_dim)
     }
 }
 

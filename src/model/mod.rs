@@ -1,16 +1,22 @@
-//! The draft model: weights, batched decoding, KV cache with rollback.
+//! The draft model: weights, batched decoding, a paged KV cache with rollback.
 //!
-//! One thread owns the weights and every sequence's KV cache ([`DraftModel`] is a handle to it). Each of its
-//! passes takes whatever waits: decode rows of several sequences and chunks of prefills share one read of the
-//! weights. What nobody waits for, prefills and drafts ahead, runs while nobody waits. A [`Sequence`] is a rollout's place
-//! in it; dropping it frees the place. With a large vocabulary, drafts are drawn from a list of the ids that come up.
+//! One thread owns the model and all sequences ([`DraftModel`] is a handle to it). Each of its passes takes whatever
+//! waits: decode rows of several sequences and chunks of prefills share one read of the weights. What nobody waits for,
+//! prefills and drafts ahead, runs while nobody waits. A [`Sequence`] is a rollout's place in it; dropping it frees the
+//! place. Keys and values lie in pages of a fixed number, which sequences share where they begin alike. With a large
+//! vocabulary, drafts are drawn from a list of the ids that come up.
 //!
 //! ```text
-//! ModelSource ──► weights (a reader of named tensors) ──► Llama ──► worker thread ◄── commands ── Sequence
+//! Sequence ── commands ──► worker ──► backend ──► cpu ──► llama ◄── weights ◄── ModelSource
+//!                            │                      └───► cache: what the pages hold
+//!                            └► schedule, admission, slot ──► pages: who holds which
 //! ```
 
+mod admission;
+mod backend;
 mod cache;
 mod config;
+mod cpu;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -21,8 +27,10 @@ mod kernels;
 mod llama;
 mod matrix;
 mod options;
+mod pages;
 mod parallel;
 mod sample;
+mod schedule;
 mod shortlist;
 mod slot;
 #[cfg(test)]
@@ -32,6 +40,6 @@ mod worker;
 
 pub use error::ModelError;
 pub use handle::{DraftModel, LoadedModel, Sequence};
-pub use options::{ModelOptions, Precision};
+pub use options::{DEFAULT_CACHE_MIB, ModelOptions, Precision};
 pub use sample::{DraftSampling, DraftedToken};
 pub use weights::{ModelSource, gguf_vocabulary};

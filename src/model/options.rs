@@ -1,5 +1,8 @@
 //! How the draft model is held in memory and how it runs.
 
+use super::backend::PageId;
+use super::error::ModelError;
+
 /// How the weight matrices are held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
@@ -11,6 +14,9 @@ pub enum Precision {
     F32,
 }
 
+/// MiB for keys and values unless told otherwise.
+pub const DEFAULT_CACHE_MIB: usize = 4096;
+
 /// Settings of a draft model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelOptions {
@@ -18,9 +24,10 @@ pub struct ModelOptions {
     pub precision: Precision,
     /// Threads that compute, at least 1. With 1, the model thread computes alone.
     pub threads: usize,
-    /// Sequences whose KV cache is kept, at least 1. Beyond it the least recently used idle one is dropped, and
-    /// computed again when its sequence returns.
-    pub max_sequences: usize,
+    /// Bytes for keys and values. Sequences that begin alike share them; beyond it, those of the sequence that was not used
+    /// for longest are dropped, and computed again when it returns. No context is longer than it holds. On the CPU it is
+    /// taken from the system as it is first written.
+    pub cache_bytes: usize,
     /// Positions a sequence may have, if fewer than the model's own limit.
     pub max_positions: Option<usize>,
     /// Token rows in one forward pass at most, at least 1: a longer prefill is cut, so that decoding sequences
@@ -35,12 +42,25 @@ pub struct ModelOptions {
     pub seed: Option<u64>,
 }
 
+impl ModelOptions {
+    /// Pages of so many bytes that there is room for.
+    ///
+    /// # Errors
+    /// [`ModelError::CacheTooSmall`] where there is room for none.
+    pub(super) fn pages(&self, page_bytes: usize) -> Result<usize, ModelError> {
+        match (self.cache_bytes / page_bytes).min(PageId::MAX as usize) {
+            0 => Err(ModelError::CacheTooSmall { bytes: self.cache_bytes, page: page_bytes }),
+            pages => Ok(pages),
+        }
+    }
+}
+
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
             precision: Precision::Q8_0,
             threads: 1,
-            max_sequences: 64,
+            cache_bytes: DEFAULT_CACHE_MIB << 20,
             max_positions: None,
             rows_per_pass: 64,
             queue: 256,

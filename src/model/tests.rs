@@ -1,13 +1,15 @@
 //! What holds of the room as a whole, on a tiny random model.
 
 mod ahead;
+mod schedules;
+mod several;
 mod shortlist;
 
 use candle_core::DType;
 use candle_core::quantized::GgmlDType;
 
-use super::fixture::{MAX_POSITIONS, TinyLlama, VOCABULARY, options};
-use super::{DraftModel, DraftSampling, ModelError, ModelOptions, ModelSource, Precision};
+use super::fixture::{MAX_POSITIONS, PAGE_BYTES, TinyLlama, VOCABULARY, options, with_pages};
+use super::{DraftModel, DraftSampling, ModelError, ModelOptions, ModelSource, Precision, Sequence};
 use crate::speculation::TokenId;
 
 fn context(length: usize) -> Vec<TokenId> {
@@ -138,7 +140,7 @@ async fn rolling_back_and_going_on_is_like_starting_fresh() {
     other.truncate(30);
     other.extend([9, 8, 7]);
     let rolled_back = sequence.logits(&other).await.unwrap();
-    assert_eq!(rolled_back, model.sequence().logits(&other).await.unwrap());
+    assert_eq!(rolled_back, tiny().sequence().logits(&other).await.unwrap());
     // The same context again: nothing is new, and the answer must come all the same.
     assert_eq!(rolled_back, sequence.logits(&other).await.unwrap());
 }
@@ -152,7 +154,7 @@ async fn preparing_changes_nothing_but_time() {
     prepared.prepare(&[]);
     prepared.prepare(&context(60));
     let logits = prepared.logits(&context(61)).await.unwrap();
-    assert_eq!(logits, model.sequence().logits(&context(61)).await.unwrap());
+    assert_eq!(logits, tiny().sequence().logits(&context(61)).await.unwrap());
 }
 
 #[tokio::test]
@@ -179,7 +181,8 @@ async fn greedy_drafts_are_the_argmax_of_each_step() {
     let mut tokens = context(10);
     let drafted = model.sequence().draft(&tokens, DraftSampling::new(6, 0.0)).await.unwrap();
     assert_eq!(drafted.len(), 6);
-    let mut stepper = model.sequence();
+    // A model of its own, which shares no pages.
+    let mut stepper = tiny().sequence();
     for draft in drafted {
         let logits = stepper.logits(&tokens).await.unwrap();
         let best = (0..VOCABULARY).rev().max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
@@ -194,7 +197,8 @@ async fn sampled_drafts_report_the_softmax_they_came_from() {
     let mut tokens = context(10);
     let sampling = DraftSampling { usable_vocabulary: 50, ..DraftSampling::new(8, 0.7) };
     let drafted = model.sequence().draft(&tokens, sampling).await.unwrap();
-    let mut stepper = model.sequence();
+    // A model of its own, which shares no pages.
+    let mut stepper = tiny().sequence();
     for draft in drafted {
         let logits = stepper.logits(&tokens).await.unwrap();
         let q = draft.distribution.unwrap();
@@ -239,21 +243,55 @@ async fn contexts_that_cannot_be_continued_are_errors() {
 
 #[tokio::test]
 async fn more_sequences_than_fit_take_turns() {
-    let model = TinyLlama::random(1).spawn(ModelOptions { max_sequences: 2, rows_per_pass: 16, ..options() });
+    // Each comes to hold three pages.
+    let model = TinyLlama::random(1).spawn(ModelOptions { rows_per_pass: 16, ..with_pages(7) });
     let mut sequences: Vec<_> = (0..5).map(|_| model.sequence()).collect();
     let sampling = || DraftSampling::new(6, 0.0);
+    let text = |index: usize| context(40 + index).split_off(index);
     let mut drafts = Vec::new();
     for round in 0..3 {
         let calls = sequences
             .iter_mut()
             .enumerate()
-            .map(|(index, sequence)| async move { sequence.draft(&context(30 + index), sampling()).await.unwrap() });
+            .map(|(index, sequence)| async move { sequence.draft(&text(index), sampling()).await.unwrap() });
         let round_drafts = futures_util::future::join_all(calls).await;
-        assert!(model.active_sequences() <= 2);
+        assert!(model.active_sequences() <= 2 && model.pages_held() <= 7);
         assert!(round == 0 || drafts == round_drafts);
         drafts = round_drafts;
     }
-    assert_eq!(drafts[4], tiny().sequence().draft(&context(34), sampling()).await.unwrap());
+    assert!(model.evictions() >= 10);
+    assert_eq!(drafts[4], tiny().sequence().draft(&text(4), sampling()).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_context_beyond_the_cache_is_an_error_and_one_that_fills_it_is_not() {
+    let model = TinyLlama::random(1).spawn(with_pages(3));
+    assert_eq!((model.pages(), model.max_positions()), (3, 48));
+    let mut sequence = model.sequence();
+    let error = sequence.draft(&context(49), DraftSampling::new(1, 0.0)).await.unwrap_err();
+    assert!(matches!(error, ModelError::ContextTooLong { length: 49, limit: 48 }));
+    assert_eq!(sequence.draft(&context(48), DraftSampling::new(9, 0.0)).await.unwrap().len(), 1);
+    assert_eq!(sequence.draft(&context(46), DraftSampling::new(9, 0.0)).await.unwrap().len(), 3);
+    assert_eq!(model.pages_held(), 3);
+}
+
+#[test]
+fn a_cache_without_room_for_a_page_is_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = TinyLlama::random(1).write_folder(folder.path(), DType::F32, 1);
+    let cache_bytes = PAGE_BYTES - 1;
+    let error = DraftModel::load(&source, &ModelOptions { cache_bytes, ..options() }).unwrap_err();
+    assert!(matches!(error, ModelError::CacheTooSmall { bytes, page: PAGE_BYTES } if bytes == cache_bytes));
+}
+
+#[tokio::test]
+async fn a_group_shares_the_pages_of_its_prompt() {
+    let (model, prompt) = (tiny(), context(100));
+    let draft = async |mut sequence: Sequence| sequence.draft(&prompt, DraftSampling::new(5, 0.0)).await.unwrap();
+    let alone = draft(model.sequence()).await;
+    let rows = model.rows();
+    assert_eq!(draft(model.sequence()).await, alone);
+    assert_eq!((model.rows() - rows, model.recalled()), (4 + 4, 96), "of the prompt, what fills no page");
 }
 
 #[tokio::test]
@@ -279,7 +317,7 @@ async fn an_abandoned_call_leaves_a_usable_sequence() {
         assert!(futures_util::poll!(&mut call).is_pending());
     }
     let logits = sequence.logits(&context(40)).await.unwrap();
-    assert_eq!(logits, model.sequence().logits(&context(40)).await.unwrap());
+    assert_eq!(logits, tiny().sequence().logits(&context(40)).await.unwrap());
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! The model thread: owner of the weights, every cache and the random numbers.
+//! The model thread: owner of the backend, every sequence and the random numbers.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -7,14 +7,11 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
 
-use super::forward::Scratch;
-use super::job::Job;
-use super::llama::Llama;
+use super::backend::{Backend, Feed};
+use super::error::ModelError;
+use super::job::{Answer, Job};
 use super::options::ModelOptions;
-use super::parallel::Threads;
-use super::sample::{Row, draw};
-use super::shortlist::Shortlist;
-use super::slot::{Slot, Slots};
+use super::schedule::Slots;
 use crate::speculation::TokenId;
 
 /// What handles tell the thread.
@@ -37,11 +34,17 @@ pub(super) enum Command {
 /// What the thread and its handles share.
 #[derive(Default)]
 pub(super) struct Shared {
-    /// Sequences that hold a cache.
+    /// Sequences that hold keys and values.
     pub(super) active: AtomicUsize,
-    /// Rows of forward passes.
+    /// Pages that sequences hold.
+    pub(super) pages_held: AtomicUsize,
+    /// As in [`super::schedule::Counters`].
+    pub(super) evictions: AtomicU64,
+    /// The same.
+    pub(super) recalled: AtomicU64,
+    /// The same.
     pub(super) rows: AtomicU64,
-    /// Drafts drawn ahead that became part of an answer.
+    /// The same.
     pub(super) used_ahead: AtomicU64,
     /// Set once, to end the thread.
     pub(super) stop: AtomicBool,
@@ -51,13 +54,9 @@ pub(super) struct Shared {
 
 /// The thread's state.
 pub(super) struct Worker {
-    llama: Llama,
-    threads: Threads,
+    backend: Box<dyn Backend>,
     rows_per_pass: usize,
-    /// Absent where drafts are drawn from the whole vocabulary.
-    shortlist: Option<Shortlist>,
     slots: Slots,
-    scratch: Scratch,
     rng: StdRng,
     shared: Arc<Shared>,
     #[cfg(test)]
@@ -76,14 +75,11 @@ impl Drop for Obituary {
 }
 
 impl Worker {
-    pub(super) fn new(llama: Llama, threads: Threads, options: &ModelOptions, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(backend: Box<dyn Backend>, options: &ModelOptions, shared: Arc<Shared>) -> Self {
         Self {
-            shortlist: options.shortlist.and_then(|lasting| Shortlist::new(llama.head(), lasting)),
-            llama,
-            threads,
+            slots: Slots::new(backend.pages()),
+            backend,
             rows_per_pass: options.rows_per_pass,
-            slots: Slots::new(options.max_sequences),
-            scratch: Scratch::default(),
             rng: options.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
             shared,
             #[cfg(test)]
@@ -111,7 +107,10 @@ impl Worker {
                 return;
             }
             self.slots.sweep();
-            self.pass();
+            if let Err(error) = self.pass() {
+                tracing::error!(%error, "the draft model failed; rollouts go on without it");
+                return;
+            }
             self.slots.sweep();
             self.publish();
         }
@@ -120,15 +119,9 @@ impl Worker {
     fn accept(&mut self, command: Command) {
         match command {
             Command::Work { sequence, alive, keep, append, job } => {
-                if let Some(list) = &mut self.shortlist {
-                    append.iter().for_each(|id| list.learn(*id, self.llama.head()));
-                }
-                let (used, complete) =
-                    self.slots.assign(sequence, alive, keep, &append, job, || self.llama.new_cache());
-                self.shared.used_ahead.fetch_add(used as u64, Ordering::Relaxed);
-                if let Some(work) = complete {
-                    work.answer(&[], None);
-                }
+                self.backend.learn(&append);
+                self.slots.assign(sequence, alive, keep, &append, job);
+                self.answer();
             }
             Command::Wake => {}
             #[cfg(test)]
@@ -140,57 +133,46 @@ impl Worker {
         }
     }
 
+    /// Sends the answers that there are. Whoever gets one finds its rows counted.
+    fn answer(&mut self) {
+        if !self.slots.answers.is_empty() {
+            self.publish();
+            self.slots.answers.drain(..).for_each(Answer::send);
+        }
+    }
+
     fn publish(&self) {
-        self.shared.active.store(self.slots.resident(), Ordering::Release);
+        let (shared, counters) = (&self.shared, &self.slots.counters);
+        shared.active.store(self.slots.resident(), Ordering::Release);
+        shared.pages_held.store(self.slots.pool.held(), Ordering::Relaxed);
+        shared.evictions.store(counters.evictions, Ordering::Relaxed);
+        shared.recalled.store(counters.recalled, Ordering::Relaxed);
+        shared.rows.store(counters.rows, Ordering::Relaxed);
+        shared.used_ahead.store(counters.used_ahead, Ordering::Relaxed);
     }
 
-    /// One forward pass, then the answers that it completes.
-    fn pass(&mut self) {
+    /// One step of the backend, then the answers that it completes.
+    fn pass(&mut self) -> Result<(), ModelError> {
         let plan = self.slots.plan(self.rows_per_pass);
-        self.publish();
         if plan.is_empty() {
-            return;
+            return Ok(());
         }
-        let whole = self.slots.planned(&plan).any(|(slot, _)| slot.wants_whole_vocabulary());
-        let mut feeds: Vec<_> = self.slots.planned(&plan).map(|(slot, rows)| slot.feed(rows)).collect();
-        let asked: Vec<bool> = feeds.iter().map(|feed| feed.logits).collect();
-        let (llama, scratch) = (&self.llama, &mut self.scratch);
-        let list = self.shortlist.as_ref();
-        let head = list.filter(|_| !whole).map_or(llama.head(), Shortlist::head);
-        let logits = self.threads.run(|parallel| llama.forward(&mut feeds, head, scratch, parallel));
-        drop(feeds);
-        self.shared.active.store(self.slots.resident(), Ordering::Release);
-        self.shared.rows.fetch_add(plan.values().sum::<usize>() as u64, Ordering::Relaxed);
-        let answering = self.slots.planned(&plan).zip(asked).filter(|(_, asked)| *asked);
-        for (((slot, _), _), logits) in answering.zip(logits.chunks_exact(head.rows())) {
-            let listed: Vec<f32>;
-            let row = match list.map(Shortlist::ids) {
-                None => Row { logits, ids: None },
-                Some(ids) if whole => {
-                    listed = ids.iter().map(|id| logits[*id as usize]).collect();
-                    Row { logits: &listed, ids: Some(ids) }
-                }
-                ids => Row { logits, ids },
-            };
-            advance(slot, logits, row, &mut self.rng);
+        let tokens: Vec<_> = self.slots.planned(&plan).map(|(slot, rows)| slot.next_tokens(rows)).collect();
+        let planned = self.slots.planned(&plan).zip(&tokens);
+        let feeds: Vec<_> = planned
+            .map(|((slot, rows), tokens)| Feed {
+                pages: slot.table.pages(),
+                start: slot.table.len(),
+                tokens,
+                then: slot.then(rows),
+            })
+            .collect();
+        let outcomes = self.backend.step(&feeds, &mut self.rng)?;
+        debug_assert_eq!(outcomes.len(), feeds.len());
+        for ((sequence, tokens), outcome) in plan.keys().zip(&tokens).zip(outcomes) {
+            self.slots.advance(*sequence, tokens, outcome);
         }
-    }
-}
-
-/// Takes a step of a sequence's job, and answers when that was the last one.
-fn advance(slot: &mut Slot, logits: &[f32], row: Row<'_>, rng: &mut StdRng) {
-    let Some(work) = &mut slot.work else { return };
-    let failure = match work.sampling().map(|sampling| draw(row, sampling, rng)) {
-        Some(Ok(draft)) => {
-            if !work.push(draft) || work.is_ahead() {
-                return;
-            }
-            None
-        }
-        Some(Err(error)) => Some(error),
-        None => None,
-    };
-    if let Some(work) = slot.work.take() {
-        work.answer(logits, failure);
+        self.answer();
+        Ok(())
     }
 }

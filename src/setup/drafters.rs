@@ -6,6 +6,7 @@ use crate::config::TargetSettings;
 use crate::draft::{Drafter, NeuralDrafter, NgramDrafter};
 use crate::model::{DraftModel, ModelError, ModelOptions, ModelSource};
 use crate::rollout::DrafterFactory;
+use crate::telemetry::{Kind, Metrics};
 
 /// Makes each rollout's drafters.
 #[derive(Debug, Default)]
@@ -29,6 +30,47 @@ impl DrafterFactory for Factory {
     }
 }
 
+/// Has the metrics page say what the draft model does.
+///
+/// # Errors
+/// When a figure of the same name is there already.
+pub fn watch(model: &DraftModel, metrics: &Metrics) -> prometheus::Result<()> {
+    type Read = fn(&DraftModel) -> u64;
+    let figures: [(Kind, &str, &str, Read); 7] = [
+        (Kind::Gauge, "sequences", "Rollouts whose keys and values the draft model holds.", |model| {
+            model.active_sequences() as u64
+        }),
+        (Kind::Gauge, "cache_pages", "Pages of the draft model's cache, 16 tokens each.", |model| model.pages() as u64),
+        (Kind::Gauge, "cache_pages_held", "Pages that rollouts hold; one that several share counts once.", |model| {
+            model.pages_held() as u64
+        }),
+        (
+            Kind::Counter,
+            "evictions_total",
+            "Rollouts whose pages another took, to be computed again.",
+            DraftModel::evictions,
+        ),
+        (Kind::Counter, "rows_total", "Tokens that went through the draft model.", DraftModel::rows),
+        (
+            Kind::Counter,
+            "recalled_tokens_total",
+            "Tokens that did not have to, since a page held them already.",
+            DraftModel::recalled,
+        ),
+        (
+            Kind::Counter,
+            "used_ahead_tokens_total",
+            "Tokens drafted while the server verified that became part of a draft.",
+            DraftModel::used_ahead,
+        ),
+    ];
+    for (kind, name, help, read) in figures {
+        let model = model.clone();
+        metrics.figure(kind, &format!("sidedraft_draft_model_{name}"), help, move || read(&model))?;
+    }
+    Ok(())
+}
+
 /// Why there is no draft model.
 #[derive(Debug, thiserror::Error)]
 pub enum DraftModelError {
@@ -46,8 +88,12 @@ pub enum DraftModelError {
 /// When it cannot be loaded or started.
 pub async fn load_draft_model(path: &Path, settings: &TargetSettings) -> Result<DraftModel, DraftModelError> {
     let source = ModelSource::from_path(path);
-    let options =
-        ModelOptions { precision: settings.precision(), threads: settings.draft_threads, ..ModelOptions::default() };
+    let options = ModelOptions {
+        precision: settings.precision(),
+        threads: settings.draft_threads,
+        cache_bytes: settings.draft_cache_mib.saturating_mul(1 << 20),
+        ..ModelOptions::default()
+    };
     let load = move || DraftModel::load(&source, &options).and_then(|loaded| loaded.spawn());
     let loaded = tokio::task::spawn_blocking(load).await;
     Ok(loaded.map_err(|error| DraftModelError::Load(error.to_string()))??)

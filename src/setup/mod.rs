@@ -4,11 +4,11 @@ mod drafters;
 mod tokenizer;
 mod vocabulary;
 
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use tokio::sync::OnceCell;
 
-pub use drafters::{DraftModelError, Factory, load_draft_model};
+pub use drafters::{DraftModelError, Factory, load_draft_model, watch};
 pub use vocabulary::compare_with_draft;
 
 use crate::api::readiness::BuildFuture;
@@ -30,6 +30,8 @@ pub struct Setup {
     metrics: Metrics,
     rule: Arc<dyn AcceptanceRule>,
     draft_model: OnceCell<Option<DraftModel>>,
+    /// Done once the draft model's figures are on the metrics page.
+    watched: Once,
     drafters: Option<Arc<dyn DrafterFactory>>,
     /// Outlives the engines, as the rollouts that it knows do.
     control: Control,
@@ -41,7 +43,8 @@ impl Setup {
     pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
         let rule = Arc::new(Lossless);
         let control = Control::new(metrics.control.clone());
-        Self { settings, policy, upstream, metrics, rule, draft_model: OnceCell::new(), drafters: None, control }
+        let (draft_model, watched) = (OnceCell::new(), Once::new());
+        Self { settings, policy, upstream, metrics, rule, draft_model, watched, drafters: None, control }
     }
 
     /// The same with another rule of acceptance, by which a test shows that a wrong one is noticed.
@@ -83,6 +86,11 @@ impl Setup {
     async fn factory(&self, tokenizer: &Tokenizer) -> Factory {
         let mut factory = Factory::default();
         if let Some(model) = self.draft_model().await {
+            self.watched.call_once(|| {
+                if let Err(error) = watch(&model, &self.metrics) {
+                    tracing::error!(%error, "the draft model's figures are not on the metrics page");
+                }
+            });
             let path = self.settings.draft_model.as_deref();
             let all = tokenizer.vocabulary_size();
             match path.map_or(Ok(all), |path| compare_with_draft(tokenizer, path)) {

@@ -9,6 +9,7 @@ use prometheus::{
 };
 
 use super::control::ControlMetrics;
+use super::figure::{Figure, Kind};
 use super::speculation::{DraftMetrics, SpeculationMetrics};
 use super::timer::Timer;
 
@@ -68,6 +69,20 @@ impl Metrics {
             control: ControlMetrics::register(&registry)?,
             registry,
         })
+    }
+
+    /// Adds a figure that somebody else keeps.
+    ///
+    /// # Errors
+    /// When its name is invalid or taken.
+    pub fn figure(
+        &self,
+        kind: Kind,
+        name: &str,
+        help: &str,
+        read: impl Fn() -> u64 + Send + Sync + 'static,
+    ) -> prometheus::Result<()> {
+        self.registry.register(Box::new(Figure::new(kind, name, help, read)?))
     }
 
     /// The metrics in Prometheus's text format.

@@ -1,6 +1,7 @@
 //! Metrics and tracing set-up.
 
 mod control;
+mod figure;
 mod members;
 mod metrics;
 mod page;
@@ -9,6 +10,7 @@ mod timer;
 mod tracing_setup;
 
 pub use control::ControlMetrics;
+pub use figure::Kind;
 pub use metrics::{Metrics, Outcome, RequestMetrics};
 pub use page::merge;
 pub use speculation::{DraftMetrics, SpeculationMetrics};

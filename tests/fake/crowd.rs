@@ -74,7 +74,7 @@ async fn a_crowd_leaves_nothing_behind() {
     let fake = FakeVllm::start(config.clone()).await;
     let folder = tempfile::tempdir().unwrap();
     tiny_llama::write(folder.path(), fake.codec(), config.language.vocab);
-    let options = ModelOptions { max_sequences: CLIENTS, ..ModelOptions::default() };
+    let options = ModelOptions::default();
     let model = DraftModel::load(&ModelSource::from_path(folder.path()), &options).unwrap().spawn().unwrap();
     let (kept, path) = (model.clone(), folder.path().to_str().unwrap().to_owned());
     let sidecar =

@@ -1,49 +1,85 @@
-//! Attention of one token's query heads to one key head, in blocks with a running maximum
+//! Attention of one token's query heads to one key head, some pages at a time with a running maximum
 //! (Milakov and Gimelshein 2018, arXiv:1805.02867), so that it needs no buffer that grows with the context.
 
 use super::ops::{add_scaled, dot, exp};
+use crate::model::backend::PAGE;
 
-/// Positions whose scores are held at once.
-const BLOCK: usize = 64;
+/// Pages whose scores are held at once.
+const PAGES: usize = 4;
+
+/// Query heads that go through these pages together, while they are in the first-level cache.
+const HEADS: usize = 8;
+
+/// Keys and values of a page, [positions, d] each, of at least one and at most [`PAGE`] positions; empty if there is none.
+type Page<'k> = (&'k [f32], &'k [f32]);
 
 /// softmax(q·Kᵀ / √d) · V for each of the query heads that share a key head.
 ///
-/// `queries` and `output` are [heads, d]; `keys` and `values` are [positions, d], at least one position.
-pub(in crate::model) fn attend(queries: &[f32], keys: &[f32], values: &[f32], head_dim: usize, output: &mut [f32]) {
+/// `queries` and `output` are [heads, d]. There is at least one page, and all but the last are full.
+pub(in crate::model) fn attend<'k>(
+    queries: &[f32],
+    pages: impl Iterator<Item = Page<'k>> + Clone,
+    head_dim: usize,
+    output: &mut [f32],
+) {
     let scale = 1.0 / (head_dim as f32).sqrt();
-    for (query, output) in queries.chunks_exact(head_dim).zip(output.chunks_exact_mut(head_dim)) {
-        attend_head(query, keys, values, scale, output);
+    let width = HEADS * head_dim;
+    for (queries, output) in queries.chunks(width).zip(output.chunks_mut(width)) {
+        output.fill(0.0);
+        let mut running = [Running { maximum: f32::NEG_INFINITY, total: 0.0 }; HEADS];
+        let mut pages = pages.clone();
+        while let Some(first) = pages.next() {
+            let mut block: [Page<'k>; PAGES] = [first; PAGES];
+            block[1..].fill_with(|| pages.next().unwrap_or_default());
+            let heads = queries.chunks_exact(head_dim).zip(output.chunks_exact_mut(head_dim));
+            for ((query, output), running) in heads.zip(&mut running) {
+                running.add(query, &block, scale, output);
+            }
+        }
+        for (output, running) in output.chunks_exact_mut(head_dim).zip(running) {
+            output.iter_mut().for_each(|value| *value /= running.total);
+        }
     }
 }
 
-fn attend_head(query: &[f32], keys: &[f32], values: &[f32], scale: f32, output: &mut [f32]) {
-    let head_dim = query.len();
-    let mut weights = [0.0f32; BLOCK];
-    let mut maximum = f32::NEG_INFINITY;
-    let mut total = 0.0;
-    output.fill(0.0);
-    for (keys, values) in keys.chunks(BLOCK * head_dim).zip(values.chunks(BLOCK * head_dim)) {
-        let weights = &mut weights[..keys.len() / head_dim];
-        let mut highest = maximum;
-        for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
-            *weight = dot(query, key) * scale;
-            highest = highest.max(*weight);
+/// What is known of one query head's softmax after some pages.
+#[derive(Clone, Copy)]
+struct Running {
+    /// The highest score.
+    maximum: f32,
+    /// Σ exp(score − maximum).
+    total: f32,
+}
+
+impl Running {
+    /// Adds the pages' values to `output`, Σ exp(score − maximum) · value.
+    fn add(&mut self, query: &[f32], pages: &[Page<'_>; PAGES], scale: f32, output: &mut [f32]) {
+        let head_dim = query.len();
+        // As long as full pages in any case: loops of a known length are what is fast.
+        let mut weights = [[f32::NEG_INFINITY; PAGE]; PAGES];
+        let mut highest = self.maximum;
+        for (weights, (keys, _)) in weights.iter_mut().zip(pages) {
+            for (weight, key) in weights.iter_mut().zip(keys.chunks_exact(head_dim)) {
+                *weight = dot(query, key) * scale;
+                highest = highest.max(*weight);
+            }
         }
-        if highest > maximum {
-            let shrink = exp(maximum - highest);
-            total *= shrink;
+        if highest > self.maximum {
+            let shrink = exp(self.maximum - highest);
+            self.total *= shrink;
             output.iter_mut().for_each(|value| *value *= shrink);
-            maximum = highest;
+            self.maximum = highest;
         }
-        for weight in weights.iter_mut() {
-            *weight = exp(*weight - maximum);
+        for weight in weights.as_flattened_mut() {
+            *weight = exp(*weight - highest);
         }
-        for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
-            total += weight;
-            add_scaled(output, *weight, value);
+        for (weights, (_, values)) in weights.iter().zip(pages) {
+            for (weight, value) in weights.iter().zip(values.chunks_exact(head_dim)) {
+                self.total += weight;
+                add_scaled(output, *weight, value);
+            }
         }
     }
-    output.iter_mut().for_each(|value| *value /= total);
 }
 
 #[cfg(test)]
@@ -51,15 +87,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_agree_with_the_plain_formula() {
-        let (head_dim, heads) = (16, 2);
-        for positions in [1, 2, 63, 64, 65, 200] {
+    fn pages_agree_with_the_plain_formula() {
+        let head_dim = 16;
+        for (positions, heads) in [(1, 1), (2, 2), (15, 2), (16, 3), (17, 8), (64, 9), (200, 17)] {
             let wave = |count: usize, pace: f32| (0..count).map(|i| (i as f32 * pace).sin() * 2.0).collect::<Vec<_>>();
             let queries = wave(heads * head_dim, 0.31);
             let keys = wave(positions * head_dim, 0.73);
             let values = wave(positions * head_dim, 0.57);
             let mut output = vec![0.0; heads * head_dim];
-            attend(&queries, &keys, &values, head_dim, &mut output);
+            let page = PAGE * head_dim;
+            attend(&queries, keys.chunks(page).zip(values.chunks(page)), head_dim, &mut output);
             for head in 0..heads {
                 let query = &queries[head * head_dim..][..head_dim];
                 let score = |key: &[f32]| query.iter().zip(key).map(|(q, k)| f64::from(q * k)).sum::<f64>() / 4.0;

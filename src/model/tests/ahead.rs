@@ -62,7 +62,7 @@ async fn work_ahead_that_does_not_fit_is_dropped() {
         let mut sequence = model.sequence();
         sequence.draft_ahead(&text, greedy(5));
         model.settle().await;
-        let plain = model.sequence().draft(&next, greedy(5)).await.unwrap();
+        let plain = tiny().sequence().draft(&next, greedy(5)).await.unwrap();
         assert_eq!(sequence.draft(&next, greedy(5)).await.unwrap(), plain);
     }
     for unlike in [
@@ -177,7 +177,7 @@ async fn nothing_is_drafted_after_an_end() {
 
 #[tokio::test]
 async fn work_ahead_neither_keeps_a_place_nor_outlives_its_sequence() {
-    let model = TinyLlama::random(1).spawn(ModelOptions { max_sequences: 1, ..options() });
+    let model = TinyLlama::random(1).spawn(with_pages(1));
     let (text, mut idle) = (context(10), model.sequence());
     idle.draft_ahead(&text, greedy(4));
     model.settle().await;
