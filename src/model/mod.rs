@@ -9,8 +9,11 @@
 //! ModelSource ──► weights (a reader of named tensors) ──► Llama ──► worker thread ◄── commands ── Sequence
 //! ```
 
+#[allow(dead_code, reason = "only the GPU's side uses it so far")]
+mod backend;
 mod cache;
 mod config;
+mod cuda;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -30,6 +33,7 @@ mod tests;
 mod weights;
 mod worker;
 
+pub use cuda::{CudaBench, CudaOptions, KnownShape, Measured};
 pub use error::ModelError;
 pub use handle::{DraftModel, LoadedModel, Sequence};
 pub use options::{ModelOptions, Precision};
