@@ -22,6 +22,9 @@ pub(super) trait Backend: Send {
     /// Notes ids of contexts (for a shortlist).
     fn learn(&mut self, ids: &[TokenId]);
     /// Runs every feed's tokens, and then what each asks for. Outcomes in the feeds' order.
+    ///
+    /// # Errors
+    /// Only what no later step could mend.
     fn step(&mut self, feeds: &[Feed<'_>], rng: &mut StdRng) -> Result<Vec<Outcome>, ModelError>;
 }
 
@@ -43,7 +46,8 @@ pub(super) enum Then<'a> {
     Logits,
 }
 
-/// What a feed asked for. After n drafts the pages hold start + tokens + n − 1 positions: the last draft is not run.
+/// What a feed asked for. After n drafts the pages hold start + tokens + n − 1 positions: the last draft is not run. No draft
+/// at all: no id that may be drafted has a finite logit.
 pub(super) enum Outcome {
     Nothing,
     Drafts(Vec<DraftedToken>),

@@ -33,7 +33,7 @@ mod tests;
 mod weights;
 mod worker;
 
-pub use cuda::{CudaBench, CudaOptions, KnownShape, Measured};
+pub use cuda::{BenchModel, CudaBench, CudaOptions, KnownShape, Measured};
 pub use error::ModelError;
 pub use handle::{DraftModel, LoadedModel, Sequence};
 pub use options::{ModelOptions, Precision};

@@ -4,7 +4,6 @@
 use super::device::{Address, Rows};
 use super::geometry::Width;
 use crate::model::backend::{PAGE, PageId};
-use crate::model::error::ModelError;
 use crate::model::sample::{DraftSampling, DraftedToken};
 use crate::speculation::TokenId;
 
@@ -190,11 +189,8 @@ fn pack_sampling(sampling: Option<&DraftSampling>, bytes: &mut [u8]) {
     bytes[12..16].copy_from_slice(&i32::try_from(usable).unwrap_or(i32::MAX).to_le_bytes());
 }
 
-/// Reads a `Drawn`.
-///
-/// # Errors
-/// [`ModelError::NoFiniteLogit`].
-pub(super) fn unpack(bytes: &[u8; DRAWN], sampling: &DraftSampling) -> Result<DraftedToken, ModelError> {
+/// Reads a `Drawn`; none if there was no finite logit to draw from.
+pub(super) fn unpack(bytes: &[u8; DRAWN], sampling: &DraftSampling) -> Option<DraftedToken> {
     let word = |offset: usize| {
         let mut word = [0; 4];
         word.copy_from_slice(&bytes[offset..][..4]);
@@ -204,11 +200,11 @@ pub(super) fn unpack(bytes: &[u8; DRAWN], sampling: &DraftSampling) -> Result<Dr
     let rest = 12 * TOP;
     let [token, count, confidence, fault] = [0, 4, 8, 12].map(|offset| word(rest + offset));
     if fault != 0 {
-        return Err(ModelError::NoFiniteLogit);
+        return None;
     }
     let listed = (0..(count as usize).min(TOP)).map(|index| (word(8 * TOP + 4 * index), double(8 * index)));
     let distribution = (sampling.temperature > 0.0).then(|| listed.collect());
-    Ok(DraftedToken { token, distribution, confidence: f32::from_bits(confidence) })
+    Some(DraftedToken { token, distribution, confidence: f32::from_bits(confidence) })
 }
 
 /// The largest upload for so many sequences of so many positions.
@@ -284,6 +280,6 @@ mod tests {
     fn a_fault_is_no_draft() {
         let mut bytes = [0; DRAWN];
         bytes[DRAWN - 4] = 1;
-        assert!(matches!(unpack(&bytes, &DraftSampling::new(1, 1.0)), Err(ModelError::NoFiniteLogit)));
+        assert_eq!(unpack(&bytes, &DraftSampling::new(1, 1.0)), None);
     }
 }

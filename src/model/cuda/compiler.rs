@@ -87,7 +87,7 @@ fn failed(status: sys::nvrtcResult) -> ModelError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -96,14 +96,18 @@ mod tests {
     use crate::model::cuda::source::{ModuleId, Shape};
     use crate::model::cuda::tests::shapes;
 
-    /// NVRTC as the test target's Python environment brings it.
-    fn nvrtc() -> Compiler {
+    /// Where the test target's Python environment has NVRTC.
+    pub(in crate::model::cuda) fn nvrtc_folder() -> PathBuf {
         let target = Path::new(env!("CARGO_MANIFEST_DIR")).join(".cache/target/venv");
         let named = std::env::var_os("SIDEDRAFT_TARGET_PYTHON").map(PathBuf::from);
         let venv = named.and_then(|python| Some(python.parent()?.parent()?.to_owned())).unwrap_or(target);
         let folder = venv.join("lib/python3.11/site-packages/nvidia/cu13/lib");
         assert!(folder.is_dir(), "no NVRTC in {}: python3 tests/target/target.py setup", folder.display());
-        preload(&folder).unwrap();
+        folder
+    }
+
+    fn nvrtc() -> Compiler {
+        preload(&nvrtc_folder()).unwrap();
         Compiler::new().unwrap()
     }
 

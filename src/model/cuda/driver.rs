@@ -133,11 +133,15 @@ impl Gpu {
         let name = CString::new(kernel.name()).map_err(|error| ModelError::Cuda(error.to_string()))?;
         // SAFETY: the module is loaded as long as this value lives.
         let function = unsafe { result::module::get_function(module, name) }.map_err(failed)?;
-        let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        use sys::CUfunction_attribute as Attribute;
+        // A multiprocessor takes a kernel beside another only if both want its memory divided in the same way.
+        let mut attributes = vec![(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)];
         if matches!(kernel, Kernel::Attend | Kernel::Product(..)) && self.machine.shared > PLAIN_SHARED {
+            attributes.push((Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, self.machine.shared as i32));
+        }
+        for (attribute, value) in attributes {
             // SAFETY: the function was just got.
-            unsafe { result::function::set_function_attribute(function, attribute, self.machine.shared as i32) }
-                .map_err(failed)?;
+            unsafe { result::function::set_function_attribute(function, attribute, value) }.map_err(failed)?;
         }
         self.functions.insert(kernel, function);
         Ok(function)

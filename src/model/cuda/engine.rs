@@ -25,13 +25,13 @@ const KEPT_BACK: usize = 32 << 20;
 
 /// A model on a device.
 pub(in crate::model) struct Engine<D: Device> {
+    /// Draft passes, recorded when first wanted: a recording takes milliseconds, there are hundreds of buckets and
+    /// few of them ever come up. Before the device, which they must not outlive.
+    graphs: HashMap<Bucket, D::Graph>,
     device: D,
     planner: Planner,
     /// Pages for sequences; one more is for rows that go nowhere.
     pages: usize,
-    /// Draft passes, recorded when first wanted: a recording takes milliseconds, there are hundreds of buckets and
-    /// few of them ever come up.
-    graphs: HashMap<Bucket, D::Graph>,
     /// The upload of a pass.
     packed: Vec<u8>,
 }
@@ -164,7 +164,7 @@ impl<D: Device> Engine<D> {
         Ok(bytes.chunks_exact(4 * width).map(|row| row.chunks_exact(4).map(value).collect()).collect())
     }
 
-    /// Drafts `steps` tokens after each of at most [`Width::MOST`] parts: one graph.
+    /// Drafts `steps` tokens after each of at most [`Width::MOST`] parts: one graph. Fewer only where no logit was finite.
     fn draft(&mut self, parts: Vec<Part<'_>>, steps: usize) -> Result<Vec<Vec<DraftedToken>>, ModelError> {
         let mut rows: usize = parts.iter().map(|part| part.tokens.len()).sum();
         let mut parts = parts;
@@ -186,14 +186,14 @@ impl<D: Device> Engine<D> {
         let mut bytes = vec![0; steps * bucket.batch * DRAWN];
         self.device.download(self.planner.places.drawn, &mut bytes)?;
         let (drawn, _) = bytes.as_chunks::<DRAWN>();
-        parts
+        Ok(parts
             .iter()
             .enumerate()
             .filter_map(|(index, part)| Some((index, part.sampling?)))
             .map(|(index, sampling)| {
-                (0..steps).map(|step| batch::unpack(&drawn[step * bucket.batch + index], sampling)).collect()
+                (0..steps).map_while(|step| batch::unpack(&drawn[step * bucket.batch + index], sampling)).collect()
             })
-            .collect()
+            .collect())
     }
 }
 

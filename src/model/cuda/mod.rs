@@ -19,11 +19,12 @@ mod driver;
 mod engine;
 mod geometry;
 mod libraries;
+mod loader;
 mod passes;
 mod source;
 #[cfg(test)]
 mod tests;
 mod weights;
 
-pub use bench::{CudaBench, KnownShape, Measured};
+pub use bench::{BenchModel, CudaBench, KnownShape, Measured};
 pub use libraries::CudaOptions;

@@ -103,16 +103,16 @@ pub(super) fn call(
 /// Builds and loads a library of kernels from their source.
 pub(super) fn library(source: &str, kernels: &[&str]) -> Library {
     let exports: String = kernels.iter().map(|name| format!("EXPORT({name})\n")).collect();
-    let path = compile(&format!("{DEVICE}\n{source}\n{exports}"));
+    let path = compile(&format!("{DEVICE}\n{source}\n{exports}"), &[]);
     // SAFETY: the library is the one just built from our sources; loading it runs nothing but the initialisation of its
     // static variables.
     unsafe { Library::new(path) }.unwrap()
 }
 
-/// Builds a library from a source, unless it is there from an earlier run.
-fn compile(text: &str) -> PathBuf {
+/// Builds a library from a source, with more options than usual, unless it is there from an earlier run.
+pub(super) fn compile(text: &str, more: &[&str]) -> PathBuf {
     let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
+    (text, more).hash(&mut hasher);
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/emulator");
     let library = folder.join(format!("{:016x}.so", hasher.finish()));
     if library.exists() {
@@ -123,7 +123,7 @@ fn compile(text: &str) -> PathBuf {
     let (source, partial) = (work.path().join("kernels.cpp"), work.path().join("kernels.so"));
     std::fs::write(&source, text).unwrap();
     let options = ["-std=c++17", "-O1", "-shared", "-fPIC", "-U_FORTIFY_SOURCE", "-Wno-unknown-pragmas", "-o"];
-    let output = Command::new("g++").args(options).arg(&partial).arg(&source).output().expect("g++");
+    let output = Command::new("g++").args(options).arg(&partial).args(more).arg(&source).output().expect("g++");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     std::fs::rename(partial, &library).unwrap();
     library

@@ -11,7 +11,7 @@ use crate::model::backend::{PAGE, PageId};
 use crate::model::cuda::driver::Gpu;
 use crate::model::cuda::engine::{Engine, page_bytes};
 use crate::model::cuda::weights::Weights;
-use crate::model::{CudaBench, CudaOptions, KnownShape, ModelError};
+use crate::model::{BenchModel, CudaBench, CudaOptions, KnownShape, ModelError};
 
 const POSITIONS: usize = 2000;
 
@@ -70,7 +70,7 @@ fn likeliest(logits: &[f64]) -> usize {
 fn what_drafting_costs() {
     const LIMIT: Duration = Duration::from_secs(240);
     let start = Instant::now();
-    let mut bench = CudaBench::open(KnownShape::Qwen3, 64 * 16_384, &options()).unwrap();
+    let mut bench = CudaBench::open(BenchModel::Shape(KnownShape::Qwen3), 64 * 16_384, &options()).unwrap();
     println!("Qwen3-0.6B shape, random weights; a copy reads and writes {:.0} GB/s", bench.copy_bandwidth() / 1e9);
     println!("| batch | context | k | µs per step | µs per token | share of copy bandwidth |");
     println!("|---|---|---|---|---|---|");

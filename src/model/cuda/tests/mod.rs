@@ -1,6 +1,7 @@
 //! Tests of the backend with its kernels emulated on the host: the same sources, launches and packed bytes as on a GPU.
 
 mod drafts;
+mod driver;
 mod emulated;
 mod gpu;
 mod logits;
