@@ -1,7 +1,7 @@
 // Takes the place of kernels/intrinsics.cu where there is no GPU: one block at a time, each thread a fiber.
 //
-// It is stricter than a device. Asynchronous copies arrive when they are waited for and no sooner, shared memory
-// begins as NaN, what earlier kernels of a chain wrote is NaN until inputs_ready(), a collective that some lanes miss or
+// It is stricter than a device. Asynchronous copies arrive when they are waited for and no sooner, and read then or, in
+// reverse order, when they are asked for; shared memory begins as NaN, what earlier kernels of a chain wrote is NaN until inputs_ready(), a collective that some lanes miss or
 // that they enter from different places is an error, and fibers run in a given order, which a missing barrier shows.
 
 #include <csetjmp>
@@ -42,7 +42,7 @@ static dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 namespace emulator {
 
-struct Copy { uint4* shared; const void* global; };
+struct Copy { uint4* shared; const void* global; uint4 early; };
 
 struct Fiber {
     ucontext_t context;
@@ -70,6 +70,9 @@ struct Block {
 };
 
 static Block block;
+
+// Whether asynchronous copies read when they are asked for, rather than when they are waited for: a device may do either.
+static bool copies_read_early;
 
 // Memory that an earlier kernel of the chain wrote, and what it wrote.
 struct Pending { unsigned char* place; std::vector<unsigned char> written; };
@@ -186,6 +189,7 @@ template <class... A> static int launch(const Launch& launch, void (*kernel)(A..
     block.body = [&] { call(kernel, launch.arguments, std::index_sequence_for<A...>()); };
     gridDim = {launch.grid[0], launch.grid[1], launch.grid[2]};
     blockDim = {launch.threads, 1, 1};
+    copies_read_early = launch.reverse;
     u32 blocks = gridDim.x * gridDim.y * gridDim.z;
     bool fine = true;
     for (u32 i = 0; fine && i < blocks; i++) {
@@ -259,7 +263,7 @@ static void multiply_tile(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0,
 
 static void copy_async(uint4* shared, const void* global) {
     if ((uintptr_t)global % 16) emulator::fail("an asynchronous copy from an address that is no multiple of 16");
-    emulator::block.fibers[emulator::block.current].copies.back().push_back({shared, global});
+    emulator::block.fibers[emulator::block.current].copies.back().push_back({shared, global, *(const uint4*)global});
 }
 
 static void copies_end() { emulator::block.fibers[emulator::block.current].copies.emplace_back(); }
@@ -267,7 +271,8 @@ static void copies_end() { emulator::block.fibers[emulator::block.current].copie
 template <int PENDING> static void copies_done() {
     auto& copies = emulator::block.fibers[emulator::block.current].copies;
     while (copies.size() > PENDING + 1) {
-        for (auto& copy : copies.front()) memcpy(copy.shared, copy.global, 16);
+        for (auto& copy : copies.front())
+            *copy.shared = emulator::copies_read_early ? copy.early : *(const uint4*)copy.global;
         copies.erase(copies.begin());
     }
 }

@@ -1,28 +1,32 @@
 #!/usr/bin/env bash
 # Shows on a machine with a GPU that the kernels are right, and what drafting costs there; the table comes last.
 #
-#   tests/gpu/run.sh [--dry-run] [--tests FILE] [--libraries DIR]
+#   tests/gpu/run.sh [--dry-run] [--tests FILE] [--libraries DIR] [--model DIR]
 #
 # Needs a driver and NVRTC of CUDA 13; no Rust, no network. FILE is the library's test binary, which `make gpu-tests`
 # builds and puts where it is looked for: target/gpu/tests. DIR holds NVRTC's libraries where the loader does not
-# find them, such as the one of PyTorch's packages. The memory check is left out, and said to be, where there is no
-# compute-sanitizer. Everything together has eight minutes.
+# find them, such as the one of PyTorch's packages. Positions are compared for a model of random weights, or for that of
+# a Hugging Face folder. The memory check is left out, and said to be, where there is no compute-sanitizer.
+# Everything together has eight minutes.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 tests=target/gpu/tests
 libraries=
+model=
 dry=
 while [ $# -gt 0 ]; do
     case $1 in
         --dry-run) dry=1 ;;
         --tests) tests=${2:?--tests wants a file}; shift ;;
         --libraries) libraries=${2:?--libraries wants a folder}; shift ;;
-        *) sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+        --model) model=${2:?--model wants a folder}; shift ;;
+        *) sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
     esac
     shift
 done
 [ -z "$libraries" ] || export SIDEDRAFT_CUDA_LIBRARIES=$libraries
+[ -z "$model" ] || export SIDEDRAFT_GPU_MODEL=$model
 
 room=model::cuda::tests::gpu
 small=$room::drafts_follow_the_model
@@ -50,19 +54,20 @@ if [ -n "$libraries" ]; then
         compgen -G "$libraries/$library*" >/dev/null || fail "no $library in $libraries"
     done
 fi
+[ -z "$model" ] || [ -f "$model/config.json" ] || fail "no config.json in $model"
 if [ -z "$dry" ]; then
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || fail "no GPU"
 fi
 
 run=("$tests" --ignored --exact --nocapture --test-threads 1)
 step 60 "${run[@]}" "$small"
-step 120 "${run[@]}" "$positions"
+step 110 "${run[@]}" "$positions"
 if [ -n "$dry" ] || command -v compute-sanitizer >/dev/null; then
     for tool in memcheck initcheck; do
-        step 30 compute-sanitizer --tool "$tool" --error-exitcode 9 "${run[@]}" "$small"
+        step 40 compute-sanitizer --tool "$tool" --error-exitcode 9 "${run[@]}" "$small"
     done
 else
     say "NOT CHECKED: there is no compute-sanitizer"
 fi
-step 240 "${run[@]}" "$costs"
+step 210 "${run[@]}" "$costs"
 [ -z "$dry" ] || say "all pieces are there"

@@ -83,8 +83,8 @@ impl CudaBench {
         let cache =
             ((positions.div_ceil(PAGE) + 1) * page_bytes(&weights.config)).max(2 * COPY + page_bytes(&weights.config));
         let mut engine = Engine::new(gpu, &weights, cache)?;
-        let seconds = engine.time_copies(COPY, COPIES)?;
-        Ok(Self { engine, rng, copy_bandwidth: 2.0 * (COPY * COPIES) as f64 / seconds })
+        let copy_bandwidth = engine.copy_bandwidth(COPY, COPIES)?;
+        Ok(Self { engine, rng, copy_bandwidth })
     }
 
     /// Bytes that a copy within the GPU's memory reads and writes in a second.

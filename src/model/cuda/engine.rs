@@ -198,13 +198,16 @@ impl<D: Device> Engine<D> {
 }
 
 impl Engine<Gpu> {
-    /// Seconds for so many copies of so many bytes from one half of the KV cache to the other, which is large enough.
+    /// Bytes that a second of copies from one half of the KV cache to the other reads and writes: `count` copies of at most
+    /// `bytes`.
     ///
     /// # Errors
     /// [`ModelError::Cuda`].
-    pub(super) fn time_copies(&mut self, bytes: usize, count: usize) -> Result<f64, ModelError> {
+    pub(super) fn copy_bandwidth(&mut self, bytes: usize, count: usize) -> Result<f64, ModelError> {
         let cache = self.planner.places.cache;
-        self.device.time_copies(cache, cache.plus(bytes), bytes, count)
+        let bytes = bytes.min((self.pages + 1) * page_bytes(self.config()) / 2);
+        let seconds = self.device.time_copies(cache, cache.plus(bytes), bytes, count)?;
+        Ok(2.0 * (bytes * count) as f64 / seconds)
     }
 }
 

@@ -9,13 +9,13 @@ use rand::rngs::StdRng;
 
 use super::emulated::compile;
 use super::{Rig, shapes};
-use crate::model::ModelError;
 use crate::model::backend::{Feed, Outcome, Then};
 use crate::model::cuda::compiler::tests::nvrtc_folder;
 use crate::model::cuda::driver::Gpu;
 use crate::model::cuda::engine::{Engine, page_bytes};
 use crate::model::cuda::libraries::CudaOptions;
 use crate::model::sample::DraftSampling;
+use crate::model::{BenchModel, CudaBench, KnownShape, ModelError};
 
 const DRIVER: &str = include_str!("../../../../tests/emulator/driver.cpp");
 
@@ -102,6 +102,21 @@ fn kernels_that_were_compiled_before_are_loaded_from_disk() {
     // The module of narrow products, and that of the rest; written once.
     assert_eq!(seen[0].len(), 2);
     assert_eq!(seen[0], seen[1]);
+}
+
+#[test]
+fn the_benchmark_measures_what_fits() {
+    let (_fake, folder) = (Fake::load(), tempfile::tempdir().unwrap());
+    let model = BenchModel::Shape(KnownShape::SmolLm2);
+    let mut bench = CudaBench::open(model, 1 << 20, &options(0, folder.path())).unwrap();
+    // This driver has 224 MiB to give, and says that copies take a millisecond, however many.
+    let cache = bench.copy_bandwidth() / 1e3 / 20.0;
+    let page = 2.0 * 16.0 * 192.0 * 30.0 * 2.0;
+    assert!(cache <= 224.0 * 1024.0 * 1024.0 && cache > 224.0 * 1024.0 * 1024.0 - 2.0 * page, "{cache}");
+    let measured = bench.measure(4, 512, 4, 2).unwrap();
+    let share = measured.bytes_per_step / (measured.micros_per_step / 1e6) / bench.copy_bandwidth();
+    assert!(measured.micros_per_step > 0.0 && (measured.share_of_copy / share - 1.0).abs() < 1e-9);
+    assert!(matches!(bench.measure(64, 16_384, 4, 2), Err(ModelError::Unsupported(_))));
 }
 
 #[test]
