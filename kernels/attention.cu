@@ -1,10 +1,10 @@
-// Attention over pages: up to 8 queries that share a key head read each of its pages once. They are the group's heads of one
-// row, or of a few consecutive rows of a sequence, each of which sees positions up to its own.
+// Attention over pages: up to 8 queries that share a key head read each of its pages once. They are the group's heads
+// of one row, or of a few consecutive rows of a sequence, each of which sees positions up to its own.
 //
-// A block of 4 warps takes a run of pages, its warps by turns, each with a running maximum (Milakov and Gimelshein 2018,
-// arXiv:1805.02867). A long context is split among blocks (Dao et al., Flash-Decoding); the last to be done combines
-// them. As in product.cu, each lane copies what only it will read, a tile's spare rows keep what rounding takes
-// from queries and weights, and pages from before the launch are asked for before the inputs are ready.
+// A block of 4 warps takes a run of pages, its warps by turns, each with a running maximum (Milakov and Gimelshein
+// 2018, arXiv:1805.02867). A long context is split among blocks (Dao et al., Flash-Decoding); the last to be done
+// combines them. As in product.cu, each lane copies what only it will read, a tile's spare rows keep what rounding
+// takes from queries and weights, and pages from before the launch are asked for before the inputs are ready.
 
 static constexpr int ATTENTION_WARPS = 4;
 static constexpr int ATTENTION_THREADS = 32 * ATTENTION_WARPS;
@@ -19,7 +19,8 @@ static constexpr int LEAST_PAGES = 4;
 static constexpr int QUERY_PITCH = HEAD_DIM + 32;
 static constexpr float LOG2_E = 1.4426950408889634f;
 
-// What a block knows of its queries: sums of weighted values, [QUERIES, HEAD_DIM], and of weights, relative to 2^highest.
+// What a block knows of its queries: sums of weighted values, [QUERIES, HEAD_DIM], and of weights, relative to
+// 2^highest.
 struct Partial {
     float values[QUERIES][HEAD_DIM];
     float highest[QUERIES];
@@ -39,7 +40,8 @@ struct AttentionMemory {
     u32 last;
 };
 
-static_assert(sizeof(AttentionMemory) == ATTENTION_SHARED && sizeof(Partial) == PARTIAL_BYTES, "the host counts otherwise");
+static_assert(sizeof(AttentionMemory) == ATTENTION_SHARED, "the host counts otherwise");
+static_assert(sizeof(Partial) == PARTIAL_BYTES, "the host counts otherwise");
 
 // Writes a query's result where the product with the output matrix reads it: [rows, QUERY_WIDTH], and if `split` what
 // rounding took away after all of them.
@@ -51,12 +53,15 @@ __device__ __forceinline__ void store_attended(bf16* output, int rows, bool spli
 }
 
 // 2^x for differences to a maximum: 0 for -inf - anything.
-__device__ __forceinline__ float shrink(float from, float to) { return from == MINUS_INFINITY ? 0.0f : exp2f(from - to); }
+__device__ __forceinline__ float shrink(float from, float to) {
+    return from == MINUS_INFINITY ? 0.0f : exp2f(from - to);
+}
 
-// Blocks [splits, KV_HEADS, runs]. With `store`, the rows' own keys and values go to the cache first, which needs runs of one row.
-// `scratch` is [runs, KV_HEADS, splits] and `counters` [runs, KV_HEADS], zero before and after.
+// Blocks [splits, KV_HEADS, runs]. With `store`, the rows' own keys and values go to the cache first, which needs runs
+// of one row. `scratch` is [runs, KV_HEADS, splits] and `counters` [runs, KV_HEADS], zero before and after.
 KERNEL(ATTENTION_THREADS) attend(
-    const float* qkv, const float* query_norm, const float* key_norm, const float* frequencies, bf16* cache, int layer, Rows rows,
+    const float* qkv, const float* query_norm, const float* key_norm, const float* frequencies, bf16* cache,
+    int layer, Rows rows,
     Runs runs, int row_count, int split, int store, Partial* scratch, u32* counters, bf16* output
 ) {
     LAUNCH_SHARED(shared_memory);
@@ -88,7 +93,8 @@ KERNEL(ATTENTION_THREADS) attend(
         copies_end();
     };
     int requested = 0;
-    while (requested < PAGES_AHEAD && begin + requested * ATTENTION_WARPS < smaller(end, old_pages)) request(requested++);
+    int early = smaller(end, old_pages);
+    while (requested < PAGES_AHEAD && begin + requested * ATTENTION_WARPS < early) request(requested++);
 
     Angles first_angles(frequencies, first_position);
     if (QK_NORM && lane * 32 < HEAD_DIM) {
@@ -162,7 +168,9 @@ KERNEL(ATTENTION_THREADS) attend(
             total += weights[i];
             halve(weights[i], rounded[i], rest[i]);
         }
-        u32 a[4] = {pack(rounded[0], rounded[1]), pack(rest[0], rest[1]), pack(rounded[2], rounded[3]), pack(rest[2], rest[3])};
+        u32 a[4] = {
+            pack(rounded[0], rounded[1]), pack(rest[0], rest[1]), pack(rounded[2], rounded[3]), pack(rest[2], rest[3])
+        };
         // What lies beyond the last position was never written, or by another sequence: 0 times that need not be 0.
         u32 near_mask = 0, far_mask = 0;
 #pragma unroll

@@ -1,5 +1,6 @@
 // What happens to a head between the product that makes it and attention: RMS norm of queries and keys where the model
-// has it (Qwen3), rotation (Su et al. 2021, arXiv:2104.09864; element i with i + HEAD_DIM / 2), and its place in the cache.
+// has it (Qwen3), rotation (Su et al. 2021, arXiv:2104.09864; element i with i + HEAD_DIM / 2), and its place in the
+// cache.
 
 // Pairs of a head that a lane rotates: lane, lane + 32, ….
 static constexpr int PAIRS = (HEAD_DIM / 2 + 31) / 32;
@@ -19,7 +20,8 @@ struct Angles {
 
 // Norms and rotates one head, by one warp; put(element, value) takes it. `norm` is read if QK_NORM.
 template <class Put>
-__device__ __forceinline__ void rotate_head(const float* head, const float* norm, const Angles& angles, const Put& put) {
+__device__ __forceinline__ void
+rotate_head(const float* head, const float* norm, const Angles& angles, const Put& put) {
     float first[PAIRS], second[PAIRS], squares = 0.0f;
 #pragma unroll
     for (int i = 0; i < PAIRS; i++) {
@@ -41,9 +43,9 @@ __device__ __forceinline__ void rotate_head(const float* head, const float* norm
     }
 }
 
-// Elements lie in a page in the order in which attention's lanes take them, 8 at a time, so that a warp reads 512 bytes in a
-// row. A lane 4g + t of a tile product wants of keys 8 columns of position g or g + 8, of values the column g of two
-// neighbouring tiles at positions 2t, 2t + 1, 2t + 8, 2t + 9.
+// Elements lie in a page in the order in which attention's lanes take them, 8 at a time, so that a warp reads 512 bytes
+// in a row. A lane 4g + t of a tile product wants of keys 8 columns of position g or g + 8, of values the column g of
+// two neighbouring tiles at positions 2t, 2t + 1, 2t + 8, 2t + 9.
 __device__ __forceinline__ int key_place(int position, int element) {
     int vector = (position / 8 * (HEAD_DIM / 32) + element / 32) * 32 + position % 8 * 4 + element % 32 / 8;
     return vector * 8 + element % 8;

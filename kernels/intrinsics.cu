@@ -10,10 +10,12 @@ typedef unsigned long long u64;
 // Shared memory of the size that the launch says.
 #define LAUNCH_SHARED(name) extern __shared__ uint4 name[]
 
-// d += a · b for one 16x8 tile, 16 deep. Lane 4g + t holds rows g and g + 8 of a (k slots 2t, 2t+1 in a[0] and a[1], 2t+8,
-// 2t+9 in a[2] and a[3]), column g of b (the same slots), and of d columns 2t, 2t+1 of row g in d[0], d[1], of g + 8 after.
+// d += a · b for one 16x8 tile, 16 deep. Lane 4g + t holds rows g and g + 8 of a (k slots 2t, 2t+1 in a[0] and a[1],
+// 2t+8, 2t+9 in a[2] and a[3]), column g of b (the same slots), and of d columns 2t, 2t+1 of row g in d[0], d[1], of g
+// + 8 after.
 __device__ __forceinline__ void multiply_tile(float (&d)[4], u32 a0, u32 a1, u32 a2, u32 a3, u32 b0, u32 b1) {
-    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
                  : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                  : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }

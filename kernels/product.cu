@@ -1,14 +1,14 @@
 // Products of up to 64 rows of activations with a weight matrix, at the speed at which the weights arrive.
 //
 // A block of 8 warps owns NT tiles of 8 weight rows. The columns go round the warps in chunks of 32, so that a warp's
-// load of a tile takes 64 bytes of each of 8 rows and the block's 512. Each lane copies 16 bytes at a time into a
-// ring of its own in shared memory and is the only one to read them: no barrier paces the stream. The ring is filled before
+// load of a tile takes 64 bytes of each of 8 rows and the block's 512. Each lane copies 16 bytes at a time into a ring
+// of its own in shared memory and is the only one to read them: no barrier paces the stream. The ring is filled before
 // the kernel's inputs are ready, as weights depend on nothing, so the memory stays busy while kernels change.
 //
-// The tensor cores multiply: activations are the 16 rows of a tile, weights its 8 columns. The order of the columns does
-// not matter to a product as long as both sides agree: lane 4g + t takes 8 consecutive columns for two instructions.
-// With at most 8 rows (SPLIT) the tile's other 8 rows hold what rounding to bf16 takes away from the first, and cost
-// nothing: activations then have 16 bits.
+// The tensor cores multiply: activations are the 16 rows of a tile, weights its 8 columns. The order of the columns
+// does not matter to a product as long as both sides agree: lane 4g + t takes 8 consecutive columns for two
+// instructions. With at most 8 rows (SPLIT) the tile's other 8 rows hold what rounding to bf16 takes away from the
+// first, and cost nothing: activations then have 16 bits.
 
 static constexpr int WARPS = 8;
 static constexpr int THREADS = 32 * WARPS;
@@ -53,7 +53,8 @@ template <int K, bool SPLIT> struct Rounded {
         int vectors = width / 8;
         for (int index = threadIdx.x; index < (SPLIT ? 2 : 1) * rows * vectors; index += THREADS) {
             int line = index / vectors, column = index % vectors * 8;
-            *(uint4*)(shared.lines + line * shared.pitch + column) = *(const uint4*)(input + (size_t)line * K + start + column);
+            const bf16* source = input + (size_t)line * K + start + column;
+            *(uint4*)(shared.lines + line * shared.pitch + column) = *(const uint4*)source;
         }
     }
 
@@ -82,7 +83,8 @@ template <int K, bool SPLIT> struct Normed {
             float squares = 0.0f;
             for (int column = (part * 32 + lane) * 8; column < width; column += parts * 256) {
                 float4 first = *(const float4*)(source + column), second = *(const float4*)(source + column + 4);
-                float4 low = *(const float4*)(weight + start + column), high = *(const float4*)(weight + start + column + 4);
+                const float* factor = weight + start + column;
+                float4 low = *(const float4*)factor, high = *(const float4*)(factor + 4);
                 float values[8] = {first.x, first.y, first.z, first.w, second.x, second.y, second.z, second.w};
                 float weights[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
                 bf16 rounded[8], rest[8];
@@ -115,9 +117,11 @@ template <int K, bool SPLIT> struct Normed {
 // Multiplies. `groups` of NT tiles go round the blocks. `weights(group, tile, lane row)` is where a weight row begins,
 // any row for a tile that is not there. `finish(group, tile, sum)` takes PASS tiles' results: sum(tile, n, row).
 // Activations come in phases of `phase` columns, a multiple of ROUND or all K.
-template <int K, int MT, bool SPLIT, int NT, int STAGES, int PASS, class Input, class Weights, class Ready, class Finish>
+template <int K, int MT, bool SPLIT, int NT, int STAGES, int PASS, class Input,
+          class Weights, class Ready, class Finish>
 __device__ __forceinline__ void product(
-    int rows, int phase, int groups, const Input& input, const Weights& weights, const Ready& ready, const Finish& finish
+    int rows, int phase, int groups, const Input& input, const Weights& weights, const Ready& ready,
+    const Finish& finish
 ) {
     static_assert(NT % PASS == 0 && (!SPLIT || MT == 1) && K % CHUNK == 0, "");
     static constexpr int ROUNDS = (K + ROUND - 1) / ROUND;
@@ -131,8 +135,10 @@ __device__ __forceinline__ void product(
         int group = blockIdx.x + item / ROUNDS * gridDim.x, chunk = warp + item % ROUNDS * WARPS;
         if (group < groups && chunk * CHUNK < K) {
 #pragma unroll
-            for (int tile = 0; tile < NT; tile++)
-                copy_async(ring + (item % STAGES * NT + tile) * THREADS, weights(group, tile, g) + chunk * CHUNK + t * 8);
+            for (int tile = 0; tile < NT; tile++) {
+                const bf16* source = weights(group, tile, g) + chunk * CHUNK + t * 8;
+                copy_async(ring + (item % STAGES * NT + tile) * THREADS, source);
+            }
         }
         copies_end();
     };

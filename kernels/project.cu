@@ -34,7 +34,9 @@ qkv(const bf16* weights, const float* bias, const float* norm, const float* x, f
     Normed<HIDDEN, SPLIT> input = {x, norm, nullptr};
     product<HIDDEN, MT, SPLIT, TILES_QKV, STAGES_QKV, PASS>(
         rows, phase, (TILES + TILES_QKV - 1) / TILES_QKV, input,
-        [&](int group, int tile, int n) { return weight_row<HIDDEN>(weights, (group * TILES_QKV + tile) * 8 + n, QKV_WIDTH); },
+        [&](int group, int tile, int n) {
+            return weight_row<HIDDEN>(weights, (group * TILES_QKV + tile) * 8 + n, QKV_WIDTH);
+        },
         [] {},
         [&](int group, int first, auto sum) {
             deal_results<PASS>(rows, [&](int tile, int n, int row) {
@@ -57,7 +59,8 @@ __device__ __forceinline__ void add_product(const bf16* weights, const bf16* inp
         rows, phase, (TILES + NT - 1) / NT, rounded,
         [&](int group, int tile, int n) { return weight_row<K>(weights, (group * NT + tile) * 8 + n, HIDDEN); },
         [&] {
-            int column = (blockIdx.x * NT + threadIdx.x / 8 % PASS) * 8 + threadIdx.x % 8, row = threadIdx.x / (8 * PASS);
+            int column = (blockIdx.x * NT + threadIdx.x / 8 % PASS) * 8 + threadIdx.x % 8;
+            int row = threadIdx.x / (8 * PASS);
             if (row < rows && column < HIDDEN) before = x[(size_t)row * HIDDEN + column];
         },
         [&](int group, int first, auto sum) {
@@ -115,7 +118,9 @@ head(const bf16* weights, const float* norm, const float* x, const int* pick, fl
     Normed<HIDDEN, SPLIT> input = {x, norm, pick};
     product<HIDDEN, MT, SPLIT, TILES_HEAD, STAGES_HEAD, PASS>(
         rows, phase, (TILES + TILES_HEAD - 1) / TILES_HEAD, input,
-        [&](int group, int tile, int n) { return weight_row<HIDDEN>(weights, (group * TILES_HEAD + tile) * 8 + n, VOCABULARY); },
+        [&](int group, int tile, int n) {
+            return weight_row<HIDDEN>(weights, (group * TILES_HEAD + tile) * 8 + n, VOCABULARY);
+        },
         [] {},
         [&](int group, int first, auto sum) {
             deal_results<PASS>(rows, [&](int tile, int n, int row) {

@@ -2,7 +2,8 @@
 // a draw from them, and the token's embedding as the next step's input.
 //
 // Candidates are 64-bit keys, of which the larger is the better: the logit's bits in an order of integers, then the id
-// counted down, so that among equal logits the lowest id wins. 0 is no candidate. A warp holds 32 of them, a lane each, sorted.
+// counted down, so that among equal logits the lowest id wins. 0 is no candidate. A warp holds 32 of them, a lane each,
+// sorted.
 
 static constexpr int SAMPLE_WARPS = ROW_THREADS / 32;
 // Keys that a warp sorts at once.
@@ -124,10 +125,12 @@ __device__ __forceinline__ void draw(u64 key, Sampling sampling, double uniform,
     drawn.fault = !best_key;
 }
 
-// Draws the next token of each row, [SLICES, rows] blocks; the last block of a row to be done draws, and embeds the token.
-// `found` is [rows, SLICES, 32], `counters` [rows], zero before and after; `drawn` and `uniforms` are this step's.
+// Draws the next token of each row, [SLICES, rows] blocks; the last block of a row to be done draws, and embeds the
+// token. `found` is [rows, SLICES, 32], `counters` [rows], zero before and after; `drawn` and `uniforms` are this
+// step's.
 KERNEL(ROW_THREADS) sample(
-    const float* logits, const Sampling* samplings, const double* uniforms, const bf16* embedding, u64* found, u32* counters,
+    const float* logits, const Sampling* samplings, const double* uniforms, const bf16* embedding, u64* found,
+    u32* counters,
     Drawn* drawn, float* x
 ) {
     __shared__ u64 lists[SAMPLE_WARPS][32];

@@ -46,8 +46,8 @@ pub(super) enum Then<'a> {
     Logits,
 }
 
-/// What a feed asked for. After n drafts the pages hold start + tokens + n − 1 positions: the last draft is not run. No draft
-/// at all: no id that may be drafted has a finite logit.
+/// What a feed asked for. After n drafts the pages hold start + tokens + n − 1 positions: the last draft is not run. No
+/// draft at all: no id that may be drafted has a finite logit.
 pub(super) enum Outcome {
     Nothing,
     Drafts(Vec<DraftedToken>),

@@ -1,8 +1,9 @@
 // Takes the place of kernels/intrinsics.cu where there is no GPU: one block at a time, each thread a fiber.
 //
 // It is stricter than a device. Asynchronous copies arrive when they are waited for and no sooner, and read then or, in
-// reverse order, when they are asked for; shared memory begins as NaN, what earlier kernels of a chain wrote is NaN until inputs_ready(), a collective that some lanes miss or
-// that they enter from different places is an error, and fibers run in a given order, which a missing barrier shows.
+// reverse order, when they are asked for; shared memory begins as NaN, what earlier kernels of a chain wrote is NaN
+// until inputs_ready(), a collective that some lanes miss or that they enter from different places is an error, and
+// fibers run in a given order, which a missing barrier shows.
 
 #include <csetjmp>
 #include <cmath>
@@ -71,7 +72,8 @@ struct Block {
 
 static Block block;
 
-// Whether asynchronous copies read when they are asked for, rather than when they are waited for: a device may do either.
+// Whether asynchronous copies read when they are asked for, rather than when they are waited for: a device may do
+// either.
 static bool copies_read_early;
 
 // Memory that an earlier kernel of the chain wrote, and what it wrote.

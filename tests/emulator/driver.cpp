@@ -69,14 +69,20 @@ static int forget(void* place) {
     free(place);
     return SUCCESS;
 }
-extern "C" int cuMemHostAlloc(void** place, size_t bytes, u32) { outside_recording("allocate"); return keep(place, bytes); }
+extern "C" int cuMemHostAlloc(void** place, size_t bytes, u32) {
+    outside_recording("allocate");
+    return keep(place, bytes);
+}
 extern "C" int cuMemFreeHost(void* place) { return forget(place); }
 extern "C" int cuMemAlloc_v2(void** place, size_t bytes) {
     int status = outside_recording("allocate");
     return status ? status : keep(place, bytes);
 }
 extern "C" int cuMemFree_v2(void* place) { return forget(place); }
-extern "C" int cuMemsetD8Async(void* place, unsigned char value, size_t bytes, void*) { memset(place, value, bytes); return SUCCESS; }
+extern "C" int cuMemsetD8Async(void* place, unsigned char value, size_t bytes, void*) {
+    memset(place, value, bytes);
+    return SUCCESS;
+}
 extern "C" int cuMemGetInfo_v2(size_t* free, size_t* total) { *free = *total = (size_t)1 << 28; return SUCCESS; }
 extern "C" int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
     memcpy(to, from, bytes);
@@ -107,7 +113,9 @@ extern "C" int cuFuncSetAttribute(void*, int attribute, int value) {
 }
 extern "C" int cuLaunchKernelEx(const Config* config, void* function, void** arguments, void**) {
     size_t blocks = (size_t)config->grid[0] * config->grid[1] * config->grid[2];
-    if (!blocks || config->block[0] % 32 || config->block[0] > 1024 || config->shared > 227 << 10 || !arguments[0]) return INVALID_VALUE;
+    if (!blocks || config->block[0] % 32 || config->block[0] > 1024 || config->shared > 227 << 10
+        || !arguments[0])
+        return INVALID_VALUE;
     bool early = config->attribute_count == 1 && config->attributes[0] == 6 && config->attributes[2] == 1;
     if (recording) recorded++, chained += early;
     else note(std::string(early ? "chained launch of " : "launch of ") + (const char*)function);

@@ -130,7 +130,8 @@ pub(super) fn runs(parts: &[Part<'_>], most: usize) -> Vec<Run> {
     runs
 }
 
-/// Packs a pass. Rows and sequences beyond those of `parts` go to the page `spare`, as do positions beyond a part's pages.
+/// Packs a pass. Rows and sequences beyond those of `parts` go to the page `spare`, as do positions beyond a part's
+/// pages.
 pub(super) fn pack(parts: &[Part<'_>], bucket: Bucket, runs: &[Run], spare: PageId, bytes: &mut Vec<u8>) -> Layout {
     let Bucket { rows, batch, steps, .. } = bucket;
     let layout = Layout::new(rows, batch, steps);

@@ -46,8 +46,8 @@ pub enum BenchModel<'a> {
 /// What drafting cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Measured {
-    /// Microseconds for a draft step of all sequences: from what the host asks to what it has, divided by the steps. The
-    /// median of the rounds.
+    /// Microseconds for a draft step of all sequences: from what the host asks to what it has, divided by the steps.
+    /// The median of the rounds.
     pub micros_per_step: f64,
     /// Bytes of weights, keys and values that a step has to read.
     pub bytes_per_step: f64,

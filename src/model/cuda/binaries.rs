@@ -20,7 +20,8 @@ impl Binaries {
         Self { folder: folder.map(Path::to_owned).or_else(|| Some(cache?.join("sidedraft/kernels"))) }
     }
 
-    /// The binary that belongs to a key, from the folder or else from `compile`. The key names all that the binary depends on.
+    /// The binary that belongs to a key, from the folder or else from `compile`. The key names all that the binary
+    /// depends on.
     ///
     /// # Errors
     /// Those of `compile`; a folder that cannot be read or written costs a compilation.

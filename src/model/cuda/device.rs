@@ -85,8 +85,8 @@ pub(super) struct Launch {
     pub(super) shared: usize,
     /// In the order of the kernel's parameters.
     pub(super) arguments: Vec<Argument>,
-    /// What it writes that the next kernel reads: (place, bytes). The kernel after this one may start early, and must not
-    /// look there before it has waited.
+    /// What it writes that the next kernel reads: (place, bytes). The kernel after this one may start early, and must
+    /// not look there before it has waited.
     pub(super) writes: Vec<(Address, usize)>,
 }
 

@@ -37,8 +37,8 @@ pub(super) struct Gpu {
     binaries: Binaries,
 }
 
-// SAFETY: the handles and the pinned memory belong to this value alone, and CUDA's handles may be used from any thread on
-// which the context is current; every method makes it so first.
+// SAFETY: the handles and the pinned memory belong to this value alone, and CUDA's handles may be used from any thread
+// on which the context is current; every method makes it so first.
 unsafe impl Send for Gpu {}
 
 /// A recorded sequence of launches.

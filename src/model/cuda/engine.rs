@@ -42,8 +42,8 @@ impl<D: Device> Engine<D> {
         Shape { config: weights.config.clone(), bias: weights.has_bias(), qk_norms: weights.has_qk_norms() }
     }
 
-    /// Copies the weights to the device and plans its memory, once: keys and values get `cache` bytes, or what is free if
-    /// that is less.
+    /// Copies the weights to the device and plans its memory, once: keys and values get `cache` bytes, or what is free
+    /// if that is less.
     ///
     /// # Errors
     /// [`ModelError::Unsupported`] for a shape that the kernels do not take; [`ModelError::Cuda`].
@@ -164,7 +164,8 @@ impl<D: Device> Engine<D> {
         Ok(bytes.chunks_exact(4 * width).map(|row| row.chunks_exact(4).map(value).collect()).collect())
     }
 
-    /// Drafts `steps` tokens after each of at most [`Width::MOST`] parts: one graph. Fewer only where no logit was finite.
+    /// Drafts `steps` tokens after each of at most [`Width::MOST`] parts: one graph. Fewer only where no logit was
+    /// finite.
     fn draft(&mut self, parts: Vec<Part<'_>>, steps: usize) -> Result<Vec<Vec<DraftedToken>>, ModelError> {
         let mut rows: usize = parts.iter().map(|part| part.tokens.len()).sum();
         let mut parts = parts;
@@ -198,8 +199,8 @@ impl<D: Device> Engine<D> {
 }
 
 impl Engine<Gpu> {
-    /// Bytes that a second of copies from one half of the KV cache to the other reads and writes: `count` copies of at most
-    /// `bytes`.
+    /// Bytes that a second of copies from one half of the KV cache to the other reads and writes: `count` copies of at
+    /// most `bytes`.
     ///
     /// # Errors
     /// [`ModelError::Cuda`].

@@ -1,5 +1,5 @@
-//! How kernels are cut for a GPU: tiles of a block, depth of its ring of weights, shared memory, blocks. Pure functions of
-//! the model's shape and of what the GPU says of itself; `kernels/product.cu` explains the terms.
+//! How kernels are cut for a GPU: tiles of a block, depth of its ring of weights, shared memory, blocks. Pure functions
+//! of the model's shape and of what the GPU says of itself; `kernels/product.cu` explains the terms.
 
 use crate::model::config::LlamaConfig;
 
@@ -140,7 +140,8 @@ pub(super) struct Grid {
     pub(super) phase: usize,
 }
 
-/// Chooses tiles so that the multiprocessors finish together, as many as possible, and a ring that keeps the memory busy.
+/// Chooses tiles so that the multiprocessors finish together, as many as possible, and a ring that keeps the memory
+/// busy.
 pub(super) fn cut(product: Product, width: Width, config: &LlamaConfig, machine: &Machine) -> Cut {
     let (rows, columns) = product.matrix(config);
     let all = rows.div_ceil(TILE);

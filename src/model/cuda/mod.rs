@@ -1,7 +1,8 @@
-//! The draft model on a GPU: the kernels of `kernels/`, compiled at run time for the model's shape and the GPU that is there.
+//! The draft model on a GPU: the kernels of `kernels/`, compiled at run time for the model's shape and the GPU that is
+//! there.
 //!
-//! The CUDA libraries are loaded when a model is put on a GPU and not before; nothing of CUDA is needed to build, nor to
-//! run elsewhere. Whatever fails here is a [`ModelError`](super::ModelError), never the process.
+//! The CUDA libraries are loaded when a model is put on a GPU and not before; nothing of CUDA is needed to build, nor
+//! to run elsewhere. Whatever fails here is a [`ModelError`](super::ModelError), never the process.
 //!
 //! ```text
 //! Weights ──► Engine ──► Planner (launches as data) ──► Device ──► Gpu: driver, NVRTC, cache of binaries

@@ -21,8 +21,8 @@ use crate::model::backend::{Backend, Feed, Outcome, PAGE, PageId, Then};
 use crate::speculation::TokenId;
 use emulated::Emulated;
 
-/// A GPU that is small enough for tiny models to need all that a large one needs: groups that go round the blocks, contexts that
-/// are split, activations in phases.
+/// A GPU that is small enough for tiny models to need all that a large one needs: groups that go round the blocks,
+/// contexts that are split, activations in phases.
 const SMALL: Machine = Machine { multiprocessors: 7, shared: 99 << 10, capability: 90 };
 
 /// Pages of a test's cache.

@@ -44,7 +44,7 @@ KERNEL(64) leaves(float* from, float* to, int together) {
 fn run(name: &str, right: bool) -> Vec<Result<Vec<f32>, String>> {
     let kernels = library(KERNELS, &["copies", "swaps", "follows", "diverges", "leaves"]);
     let run = |reverse| {
-        // As pairs of 64 bits, so that they are aligned to 16 bytes.
+        // 128 bits each, so that they are aligned as copies want.
         let from: Vec<u128> = (0..64u32)
             .map(|i| (0..4).map(|part| u128::from(((4 * i + part + 1) as f32).to_bits()) << (32 * part)).sum())
             .collect();
