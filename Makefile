@@ -34,6 +34,12 @@ conformance: ## Ask a real vLLM the same things directly and through the sidecar
 	cargo build --locked
 	$(TARGET) with float32 -- python3 tests/conformance/conformance.py --binary target/debug/sidedraft $(CONFORMANCE_FLAGS)
 
+.PHONY: gpu-tests
+gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no Rust: target/gpu/tests
+	mkdir -p target/gpu
+	cargo test --locked --lib --no-run --message-format json | python3 tests/gpu/test_binary.py target/gpu/tests
+	tests/gpu/run.sh --dry-run
+
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences
 	cargo fmt --check

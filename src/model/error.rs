@@ -72,6 +72,9 @@ pub enum ModelError {
         /// Ids that the model knows.
         vocabulary: usize,
     },
+    /// The GPU, its driver or its compiler failed. Nothing else of the process is touched.
+    #[error("CUDA: {0}")]
+    Cuda(String),
     /// No id that may be drafted has a finite logit: the weights are broken, or no id may be drafted.
     #[error("the draft model gave no finite logit")]
     NoFiniteLogit,

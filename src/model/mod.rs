@@ -17,6 +17,7 @@ mod backend;
 mod cache;
 mod config;
 mod cpu;
+mod cuda;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -38,6 +39,7 @@ mod tests;
 mod weights;
 mod worker;
 
+pub use cuda::{BenchModel, CudaBench, CudaOptions, KnownShape, Measured};
 pub use error::ModelError;
 pub use handle::{DraftModel, LoadedModel, Sequence};
 pub use options::{DEFAULT_CACHE_MIB, ModelOptions, Precision};

@@ -1,0 +1,97 @@
+//! What only a GPU can show. `tests/gpu/run.sh` runs these on a machine that has one.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::{Rig, drafts, reference, relative_error, shapes};
+use crate::model::backend::{PAGE, PageId};
+use crate::model::cuda::driver::Gpu;
+use crate::model::cuda::engine::{Engine, page_bytes};
+use crate::model::cuda::weights::Weights;
+use crate::model::{BenchModel, CudaBench, CudaOptions, KnownShape, ModelError, ModelSource};
+
+const POSITIONS: usize = 2000;
+
+fn options() -> CudaOptions {
+    CudaOptions { libraries: std::env::var_os("SIDEDRAFT_CUDA_LIBRARIES").map(PathBuf::from), ..CudaOptions::default() }
+}
+
+fn rig(weights: &Weights) -> Rig<Gpu> {
+    let gpu = Gpu::open(&options(), Engine::<Gpu>::shape(weights)).unwrap();
+    let cache = (POSITIONS / PAGE + 2) * page_bytes(&weights.config);
+    Rig { engine: Engine::new(gpu, weights, cache).unwrap(), rng: StdRng::seed_from_u64(5) }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn drafts_follow_the_model() {
+    for weights in [shapes::tiny_llama(), shapes::tiny_qwen2(), shapes::tiny_qwen3()] {
+        drafts::several_sequences_follow(&weights, &mut rig(&weights));
+    }
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn two_thousand_positions_agree_with_the_reference() {
+    let weights = match std::env::var_os("SIDEDRAFT_GPU_MODEL") {
+        Some(folder) => Weights::load(&ModelSource::HuggingFace(folder.into())).unwrap(),
+        None => shapes::middling(),
+    };
+    let tokens = shapes::tokens(POSITIONS, 1, &weights.config);
+    let wanted = reference::logits(&weights, &tokens);
+    let rounded = reference::logits_of_rounded_cache(&weights, &tokens);
+    let mut rig = rig(&weights);
+    let pages: Vec<PageId> = (0..POSITIONS.div_ceil(PAGE) as PageId).rev().collect();
+    let (mut worst, mut agree, mut agree_rounded) = (0.0f64, 0, 0);
+    for (position, (wanted, rounded)) in wanted.iter().zip(&rounded).enumerate() {
+        let logits = rig.logits(&pages, position, &tokens[position..][..1]);
+        worst = worst.max(relative_error(&logits, wanted));
+        let found: Vec<f64> = logits.into_iter().map(f64::from).collect();
+        agree += usize::from(likeliest(&found) == likeliest(wanted));
+        agree_rounded += usize::from(likeliest(&found) == likeliest(rounded));
+    }
+    println!("{POSITIONS} positions one by one: largest relative error {worst:.2e}, the likeliest token agrees");
+    println!("with the reference at {agree}, with a reference whose cache is in bfloat16 at {agree_rounded}");
+    assert!(worst < 1e-2);
+    assert!(agree_rounded * 100 >= POSITIONS * 99);
+    // The whole context at once, in passes of 64 rows.
+    let last = rig.logits(&pages, 0, &tokens);
+    let error = relative_error(&last, wanted.last().unwrap());
+    println!("{POSITIONS} positions at once: relative error {error:.2e}");
+    assert!(error < 2e-2);
+}
+
+fn likeliest(logits: &[f64]) -> usize {
+    (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a))).unwrap()
+}
+
+#[test]
+#[ignore = "needs a GPU"]
+fn what_drafting_costs() {
+    const LIMIT: Duration = Duration::from_secs(200);
+    let start = Instant::now();
+    let mut bench = CudaBench::open(BenchModel::Shape(KnownShape::Qwen3), 64 * 16_384, &options()).unwrap();
+    println!("Qwen3-0.6B shape, random weights; a copy reads and writes {:.0} GB/s", bench.copy_bandwidth() / 1e9);
+    println!("| batch | context | k | µs per step | µs per token | share of copy bandwidth |");
+    println!("|---|---|---|---|---|---|");
+    for batch in [1, 4, 16, 64] {
+        for context in [512, 4096, 16_384] {
+            for steps in [1, 4, 8] {
+                assert!(start.elapsed() < LIMIT, "the benchmark takes longer than {LIMIT:?}");
+                match bench.measure(batch, context, steps, 20) {
+                    Ok(measured) => println!(
+                        "| {batch} | {context} | {steps} | {:.0} | {:.1} | {:.0}% |",
+                        measured.micros_per_step,
+                        measured.micros_per_step / batch as f64,
+                        100.0 * measured.share_of_copy
+                    ),
+                    Err(ModelError::Unsupported(_)) => println!("| {batch} | {context} | {steps} | does not fit | | |"),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+}
