@@ -132,7 +132,8 @@ fn parse(bytes: &[u8]) -> anyhow::Result<Option<Request>> {
         "/health" => Wants::Reply(|replies| &replies.healthy),
         "/v1/models" => Wants::Reply(|replies| &replies.models),
         "/tokenize" => Wants::Reply(|replies| &replies.tokens),
-        "/detokenize" => Wants::Reply(|replies| &replies.text),
+        // Other ids than these two there are not.
+        "/detokenize" if memchr::memmem::find(body, b"[0,1]").is_some() => Wants::Reply(|replies| &replies.text),
         _ => Wants::Reply(|replies| &replies.missing),
     };
     Ok(Some(Request { length: head + body.len(), wants }))
