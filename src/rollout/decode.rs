@@ -113,6 +113,9 @@ impl Running {
                     return Ok(());
                 }
                 review = decoded.saturating_add(decision.choice.at_least);
+                if decision.choice.prepare {
+                    self.prepare();
+                }
                 for (drafter, proposal) in decision.ready {
                     self.pace.keep_shadow(drafter, proposal);
                 }

@@ -96,7 +96,7 @@ impl Running {
         }
     }
 
-    /// Lets the drafters read the prompt.
+    /// Lets the drafters read what there is while the server goes on.
     pub(super) fn prepare(&mut self) {
         self.drafters.prepare(self.sequence.tokens());
         self.pace.prepared(self.sequence.tokens().len());

@@ -20,7 +20,7 @@ pub(super) struct Pace {
     hazards: Vec<Hazard>,
     /// Up to how many committed tokens each drafter is left alone.
     quiet: Vec<usize>,
-    /// How much of the context the drafters were told before the first token came, and each has read with its drafts.
+    /// How much of the context the drafters were told while the server went on, and each has read with its drafts.
     prepared: usize,
     read: Vec<usize>,
     entered: Option<Mode>,
@@ -112,8 +112,8 @@ impl Pace {
     /// Reports how long a proposal of `tokens` tokens after a context of so many took to make, in which company.
     pub(super) fn drafted(&mut self, drafter: usize, context: usize, tokens: usize, seconds: f64, company: f64) {
         at(&mut self.read, drafter);
-        // The prompt may still have been read, for part of the time: that says nothing of either.
-        let was_reading = self.read[drafter] == 0 && self.prepared > 0;
+        // What it was told may still have been read, for part of the time: that says nothing of either.
+        let was_reading = self.prepared > self.read[drafter];
         if !was_reading {
             let unread = self.unread(drafter, context);
             self.monitor.report(Measurement::Drafted { drafter, speculating: company, unread, tokens, seconds });

@@ -156,6 +156,8 @@ pub struct Choice {
     pub reason: Reason,
     /// When decoding: so many tokens are decoded before anything else is thought of.
     pub at_least: usize,
+    /// When decoding: whether a drafter would pay if it had read the context already, which it can while the server decodes.
+    pub prepare: bool,
     /// Tokens a second that decoding is expected to bring, where known.
     pub decode_rate: Option<f64>,
     /// Tokens a second that the best proposal is expected to bring, where there is one.
@@ -166,7 +168,7 @@ impl Choice {
     /// To decode at least so many tokens, for a reason.
     #[must_use]
     pub fn decode(reason: Reason, at_least: usize) -> Self {
-        Self { bet: None, reason, at_least, decode_rate: None, bet_rate: None }
+        Self { bet: None, reason, at_least, prepare: false, decode_rate: None, bet_rate: None }
     }
 
     /// Which mode it amounts to.
@@ -240,6 +242,8 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
     if best.rate.min(seen) > margin * decode_rate {
         return take(best, 0.0, Reason::Fastest);
     }
+    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && offer.best.rate().min(seen) > margin * decode_rate;
+    let decode = Choice { prepare: offers.iter().any(would_pay), ..decode };
     // Not the best, for what looks bad may have changed since it was last tried.
     let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
     let stakes = offers.iter().map(|offer| {

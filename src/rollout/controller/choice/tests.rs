@@ -110,23 +110,38 @@ fn drafters_that_do_not_pay_are_tried_in_turn_and_not_just_the_better_one() {
     assert_eq!(tried(&costs), 1);
 }
 
-#[test]
-fn what_a_drafter_has_to_read_first_must_be_worth_it() {
-    let mut costs = costs(0.85);
+/// That drafter 0 reads 1000 tokens in half a second.
+fn slow_to_read(mut costs: Costs) -> Costs {
     for _ in 0..20 {
         let reading = Measurement::Drafted { drafter: 0, speculating: 1.0, unread: 1000, tokens: 1, seconds: 0.5 };
         costs.observe(reading);
     }
     assert!((costs.reading(0, 1000) - 0.5).abs() < 0.01);
+    costs
+}
+
+/// For a decoding rollout alone.
+fn decide_unread(costs: &Costs, unread: usize, committed: usize) -> Choice {
+    let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, ready: None }];
     let policy = Policy::default();
-    let mode = |unread, committed| {
-        let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, ready: None }];
-        let situation = Situation { committed, allowance: 0.0, ..two_drafters(&costs, &policy, &candidates) };
-        choose(&situation).mode()
-    };
+    choose(&Situation { committed, allowance: 0.0, ..two_drafters(costs, &policy, &candidates) })
+}
+
+#[test]
+fn what_a_drafter_has_to_read_first_must_be_worth_it() {
+    let costs = slow_to_read(costs(0.85));
+    let mode = |unread, committed| decide_unread(&costs, unread, committed).mode();
     assert_eq!(mode(0, 100), Mode::Speculate);
     assert_eq!(mode(1000, 100), Mode::Decode, "half a second is eighty tokens");
     assert_eq!(mode(1000, 400), Mode::Speculate, "four hundred more are to be expected");
+}
+
+#[test]
+fn a_drafter_reads_while_the_server_decodes_if_that_is_all_that_speaks_against_it() {
+    let reads = |acceptance| decide_unread(&slow_to_read(costs(acceptance)), 1000, 100).prepare;
+    assert!(reads(0.85));
+    assert!(!reads(0.0), "it would not pay anyway");
+    assert!(!decide(&costs(0.85), 128.0, Some(Mode::Decode), 0.0).prepare, "nor in a crowd");
 }
 
 #[test]
