@@ -46,9 +46,13 @@ impl Slots {
         Self { slots: BTreeMap::new(), pool, counters, answers: Vec::new(), clock: 0 }
     }
 
-    /// Tells a sequence its context and gives it a job, as [`Slot::assign`] says.
+    /// Tells a sequence its context and gives it a job, as [`Slot::assign`] says. What was still queued when the
+    /// sequence's owner went is dropped: it may continue a context that is forgotten.
     pub(super) fn assign(&mut self, sequence: u64, alive: Weak<()>, keep: usize, append: &[TokenId], job: Job) {
         self.clock += 1;
+        if alive.strong_count() == 0 {
+            return;
+        }
         let slot = self.slots.entry(sequence).or_insert_with(|| Slot::new(alive));
         let (used, answer) = slot.assign(keep, append, job, self.clock, &mut self.pool);
         self.counters.used_ahead += used as u64;

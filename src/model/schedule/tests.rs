@@ -240,3 +240,17 @@ fn a_sequence_whose_logits_are_no_numbers_fails_alone() {
     assert!(matches!(failed.blocking_recv().unwrap(), Err(ModelError::NoFiniteLogit)));
     assert_eq!(drafted.blocking_recv().unwrap().unwrap(), [draft(4)]);
 }
+
+#[test]
+fn what_was_still_queued_when_its_sequence_ended_is_dropped() {
+    let (mut slots, alive) = (Slots::new(100), Arc::new(()));
+    assign(&mut slots, 1, &alive, 6, Job::Prepare);
+    let owner = Arc::downgrade(&alive);
+    drop(alive);
+    slots.sweep();
+    // It continues a context that nobody knows any more.
+    let (job, mut answer) = awaited(3);
+    slots.assign(1, owner, 6, &[], job);
+    assert!(slots.is_idle() && slots.slots.is_empty());
+    assert!(answer.try_recv().is_err_and(|error| error == oneshot::error::TryRecvError::Closed));
+}
