@@ -56,8 +56,8 @@ impl<D: Device> Engine<D> {
             .layers
             .iter()
             .map(|layer| {
-                let [query_norm, key_norm] = match &layer.qk_norms {
-                    Some([query, key]) => [upload.floats(query)?, upload.floats(key)?],
+                let [query_norm, key_norm] = match &layer.head_norms {
+                    Some(norms) => [upload.floats(&norms.query)?, upload.floats(&norms.key)?],
                     None => [Address::NULL; 2],
                 };
                 Ok(LayerPlaces {
