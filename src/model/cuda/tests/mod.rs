@@ -1,5 +1,6 @@
 //! Tests of the backend with its kernels emulated on the host: the same sources, launches and packed bytes as on a GPU.
 
+mod distribution;
 mod drafts;
 mod driver;
 mod emulated;
