@@ -9,6 +9,20 @@ pub(super) const PRODUCT_THREADS: usize = 256;
 pub(super) const ATTENTION_THREADS: usize = 128;
 /// Queries that attention takes together.
 pub(super) const QUERIES: usize = 8;
+/// Rows of a pass whose products a library does, at most. About as many as give each multiprocessor of a large GPU one
+/// tile of the narrower products of a small model.
+pub(super) const LONG_PASS: usize = 512;
+/// Products of long passes have a multiple of this many rows.
+pub(super) const LONG_STEP: usize = 64;
+/// Threads of attention's block in long passes.
+pub(super) const TEAM_THREADS: usize = 128;
+/// Queries that it takes together.
+pub(super) const TEAM_QUERIES: usize = 64;
+/// Threads of `norm_rows`, and rows that they norm.
+pub(super) const NORM_THREADS: usize = 256;
+pub(super) const NORM_ROWS: usize = 8;
+/// Threads of `silu_rows`, each for two columns.
+pub(super) const SILU_THREADS: usize = 256;
 /// Logits that a block of `sample` looks at.
 const SLICE: usize = 1024;
 /// Rows of a weight tile.
@@ -202,6 +216,13 @@ pub(super) fn attention_shared(head_dim: usize) -> usize {
     ahead * page * warps + 2 * QUERIES * (head_dim + 32) * size_of::<u16>() + warps * partial_bytes(head_dim) + 16
 }
 
+/// Bytes of its shared memory in long passes.
+pub(super) fn team_shared(head_dim: usize) -> usize {
+    let (pages, stages) = (2, if head_dim <= 128 { 3 } else { 2 });
+    let page = 2 * crate::model::backend::PAGE * head_dim * size_of::<u16>();
+    stages * pages * page + TEAM_QUERIES * (head_dim + 8) * size_of::<u16>()
+}
+
 /// Blocks that share a context, so that few rows fill the GPU. A short context uses fewer.
 pub(super) fn splits(runs: usize, config: &ModelConfig, machine: &Machine) -> usize {
     (machine.multiprocessors / (runs * config.kv_heads).max(1)).clamp(1, MAX_SPLITS)
@@ -263,6 +284,7 @@ mod tests {
                     }
                 }
                 assert!(attention_shared(config.head_dim) <= machine.shared);
+                assert!(team_shared(config.head_dim) <= machine.shared);
             }
         }
     }
