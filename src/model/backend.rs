@@ -21,6 +21,11 @@ pub(super) trait Backend: Send {
     /// Pages that there are, at least one.
     fn pages(&self) -> usize;
 
+    /// Rows that a step takes in one go, so that it may have as many whatever the settings say; 1 if they cost each.
+    fn rows_at_once(&self) -> usize {
+        1
+    }
+
     /// Notes ids of contexts, for those who draft from a part of the vocabulary.
     fn learn(&mut self, ids: &[TokenId]);
 

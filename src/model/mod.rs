@@ -35,6 +35,10 @@ mod schedule;
 mod shortlist;
 mod slot;
 #[cfg(test)]
+#[path = "../../tests/support/stats.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the integration tests' statistics")]
+mod stats;
+#[cfg(test)]
 mod tests;
 mod weights;
 mod worker;

@@ -31,7 +31,7 @@ pub struct ModelOptions {
     /// Positions a sequence may have, if fewer than the model's own limit.
     pub max_positions: Option<usize>,
     /// Token rows in one forward pass at most, at least 1: a longer prefill is cut, so that decoding sequences
-    /// never wait for a whole prompt.
+    /// never wait for a whole prompt. A GPU takes as many as it reads at once if that is more.
     pub rows_per_pass: usize,
     /// Commands that may wait for the model thread; callers wait beyond it.
     pub queue: usize,

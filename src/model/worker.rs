@@ -78,8 +78,8 @@ impl Worker {
     pub(super) fn new(backend: Box<dyn Backend>, options: &ModelOptions, shared: Arc<Shared>) -> Self {
         Self {
             slots: Slots::new(backend.pages()),
+            rows_per_pass: options.rows_per_pass.max(backend.rows_at_once()),
             backend,
-            rows_per_pass: options.rows_per_pass,
             rng: options.seed.map_or_else(StdRng::from_os_rng, StdRng::seed_from_u64),
             shared,
             #[cfg(test)]

@@ -26,6 +26,9 @@ static int outside_recording(const char* what) {
     return recording || released ? CAPTURE_UNSUPPORTED : SUCCESS;
 }
 
+// From libraries that take part.
+extern "C" void fake_note(const char* what) { note(what); }
+
 // What was noted since the last time: returns its length, and clears it.
 extern "C" size_t fake_noted(char* text, size_t size) {
     std::string all = noted.str();

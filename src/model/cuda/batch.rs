@@ -2,7 +2,6 @@
 //! drafts as they come back.
 
 use super::device::{Address, Rows};
-use super::geometry::Width;
 use crate::model::backend::{PAGE, PageId};
 use crate::model::sample::{DraftSampling, DraftedToken};
 use crate::speculation::TokenId;
@@ -208,10 +207,10 @@ pub(super) fn unpack(bytes: &[u8; DRAWN], sampling: &DraftSampling) -> Option<Dr
     Some(DraftedToken { token, distribution, confidence: f32::from_bits(confidence) })
 }
 
-/// The largest upload for so many sequences of so many positions.
-pub(super) fn most_bytes(batch: usize, positions: usize) -> usize {
+/// The largest upload for so many rows, of so many sequences of so many positions.
+pub(super) fn most_bytes(rows: usize, batch: usize, positions: usize) -> usize {
     let pages = (positions + MOST_STEPS).div_ceil(PAGE) + 1;
-    Layout::new(Width::MOST, batch, MOST_STEPS).tables + 4 * (batch * pages + 1)
+    Layout::new(rows, batch, MOST_STEPS).tables + 4 * (batch * pages + 1)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::model::config::{Architecture, ModelConfig};
 use crate::model::error::ModelError;
 use crate::model::kernels::rope::{RopeScaling, inverse_frequencies};
 use crate::model::sample::DraftSampling;
-use crate::model::weights::ModelSource;
+use crate::model::weights::{HeadNorms, ModelSource};
 
 /// Bytes of a copy that is timed, and how often.
 const COPY: usize = 512 << 20;
@@ -74,8 +74,8 @@ impl CudaBench {
         let weights = match model {
             BenchModel::Files(source) => Weights::load(source)?,
             BenchModel::Shape(shape) => {
-                let (config, qk_norms) = shape.config();
-                random(config, qk_norms, &mut rng)
+                let (config, head_norms) = shape.config();
+                random(config, Extras { head_norms, ..Extras::default() }, &mut rng)
             }
         };
         let gpu = Gpu::open(options, Engine::<Gpu>::shape(&weights))?;
@@ -158,7 +158,7 @@ fn bytes_per_step(config: &ModelConfig, batch: usize, context: f64) -> f64 {
 
 impl KnownShape {
     /// The configuration, and whether queries and keys are normed.
-    fn config(self) -> (ModelConfig, bool) {
+    pub(super) fn config(self) -> (ModelConfig, bool) {
         // Hidden, intermediate, layers, heads, key heads, elements of a head, vocabulary.
         let (sizes, qk_norms) = match self {
             Self::Qwen3 => ([1024, 3072, 28, 16, 8, 128, 151_936], true),
@@ -185,31 +185,48 @@ impl KnownShape {
     }
 }
 
-/// Weights that keep the residual stream's size.
-fn random(config: ModelConfig, qk_norms: bool, rng: &mut StdRng) -> Weights {
+/// What a model has besides what all have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Extras {
+    /// Biases of queries, keys and values.
+    pub(super) biases: bool,
+    /// Norms of the heads of queries and keys.
+    pub(super) head_norms: bool,
+    /// A head of its own.
+    pub(super) untied: bool,
+}
+
+/// Random weights that keep the residual stream's size from layer to layer.
+pub(super) fn random(config: ModelConfig, extras: Extras, rng: &mut StdRng) -> Weights {
+    // Apart, so that what a model has besides leaves the rest as it is.
+    let mut more = StdRng::seed_from_u64(4);
     let mut halves = |rows: usize, columns: usize| -> Vec<Bf16> {
         let spread = (3.0 / columns as f32).sqrt();
         (0..rows * columns).map(|_| (rng.random_range(-spread..spread).to_bits() >> 16) as Bf16).collect()
     };
+    let mut floats = |count: usize, around: f32| -> Vec<f32> {
+        (0..count).map(|_| around + more.random_range(-0.3..0.3f32)).collect()
+    };
     let ModelConfig { vocabulary, hidden, intermediate, head_dim, .. } = config;
-    let ones = |count: usize| vec![1.0; count];
     let qkv = config.query_width() + 2 * config.kv_width();
     Weights {
         embedding: halves(vocabulary, hidden),
-        head: None,
+        head: extras.untied.then(|| halves(vocabulary, hidden)),
         layers: (0..config.layers)
             .map(|_| LayerWeights {
-                attention_norm: ones(hidden),
+                attention_norm: floats(hidden, 1.0),
                 qkv: halves(qkv, hidden),
-                qkv_bias: None,
-                qk_norms: qk_norms.then(|| [ones(head_dim), ones(head_dim)]),
+                qkv_bias: extras.biases.then(|| floats(qkv, 0.0)),
+                head_norms: extras
+                    .head_norms
+                    .then(|| HeadNorms { query: floats(head_dim, 1.0), key: floats(head_dim, 1.0) }),
                 output: halves(hidden, config.query_width()),
-                mlp_norm: ones(hidden),
+                mlp_norm: floats(hidden, 1.0),
                 gate_up: halves(2 * intermediate, hidden),
                 down: halves(hidden, intermediate),
             })
             .collect(),
-        norm: ones(hidden),
+        norm: floats(hidden, 1.0),
         inverse_frequencies: inverse_frequencies(head_dim, config.rope_theta, &config.rope_scaling),
         config,
     }

@@ -91,10 +91,10 @@ pub(super) mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
+    use crate::model::cuda::bench::KnownShape;
     use crate::model::cuda::geometry::Machine;
     use crate::model::cuda::libraries::preload;
     use crate::model::cuda::source::{ModuleId, Shape};
-    use crate::model::cuda::tests::shapes;
 
     /// Where the test target's Python environment has NVRTC.
     pub(in crate::model::cuda) fn nvrtc_folder() -> PathBuf {
@@ -111,9 +111,10 @@ pub(super) mod tests {
         Compiler::new().unwrap()
     }
 
-    fn compiles(config: &crate::model::config::ModelConfig, bias: bool, qk_norms: bool) {
+    fn compiles(known: KnownShape, bias: bool) {
         let compiler = nvrtc();
-        let shape = Shape { config: config.clone(), bias, qk_norms };
+        let (config, qk_norms) = known.config();
+        let shape = Shape { config, bias, qk_norms };
         for (capability, multiprocessors, shared) in [(80, 108, 163 << 10), (90, 132, 227 << 10), (100, 148, 227 << 10)]
         {
             let machine = Machine { multiprocessors, shared, capability };
@@ -129,17 +130,17 @@ pub(super) mod tests {
 
     #[test]
     fn kernels_compile_for_a100_h100_and_b200_with_norms_of_heads() {
-        compiles(&shapes::qwen3(), false, true);
+        compiles(KnownShape::Qwen3, false);
     }
 
     #[test]
     fn kernels_compile_for_a100_h100_and_b200_with_biases() {
-        compiles(&shapes::smollm2(), true, false);
+        compiles(KnownShape::SmolLm2, true);
     }
 
     #[test]
     fn kernels_compile_for_a100_h100_and_b200_with_wide_layers() {
-        compiles(&shapes::llama_1b(), false, false);
+        compiles(KnownShape::Llama1b, false);
     }
 
     #[test]

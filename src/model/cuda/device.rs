@@ -90,6 +90,43 @@ pub(super) struct Launch {
     pub(super) writes: Vec<(Address, usize)>,
 }
 
+/// What a product gives besides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Plus {
+    Nothing,
+    /// A vector of float32, to each row.
+    Bias,
+    /// What the output held.
+    Output,
+}
+
+/// A kind of product: output [rows, width] in float32 = input [rows, depth] · weightsᵀ, both in bfloat16, and more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) struct MultiplyShape {
+    pub(super) rows: usize,
+    pub(super) width: usize,
+    pub(super) depth: usize,
+    pub(super) plus: Plus,
+}
+
+/// A product that a library does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Multiply {
+    pub(super) shape: MultiplyShape,
+    pub(super) weights: Address,
+    pub(super) input: Address,
+    /// Only with [`Plus::Bias`].
+    pub(super) bias: Address,
+    pub(super) output: Address,
+}
+
+/// A part of a long pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Work {
+    Kernels(Vec<Launch>),
+    Product(Multiply),
+}
+
 /// A GPU with one queue of work. All but [`Self::download`] may return before the work is done.
 pub(super) trait Device: Send {
     /// A recorded sequence of launches.
@@ -104,6 +141,13 @@ pub(super) trait Device: Send {
     fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), ModelError>;
     /// Waits for all work before and copies.
     fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<(), ModelError>;
+    /// Makes ready to do products of these shapes by a library.
+    ///
+    /// # Errors
+    /// [`ModelError::Cuda`] where there is no library, or none that does them all.
+    fn prepare(&mut self, shapes: &[MultiplyShape]) -> Result<(), ModelError>;
+    /// Does a product of a shape that was prepared, after all work before.
+    fn multiply(&mut self, product: &Multiply) -> Result<(), ModelError>;
     /// Runs launches one after another.
     fn run(&mut self, launches: &[Launch]) -> Result<(), ModelError>;
     /// Prepares launches to be run as one.

@@ -7,9 +7,10 @@ use cudarc::driver::{result, sys};
 
 use super::binaries::Binaries;
 use super::compiler::Compiler;
-use super::device::{Address, Argument, Device, Launch};
+use super::device::{Address, Argument, Device, Launch, Multiply, MultiplyShape};
 use super::geometry::Machine;
 use super::libraries::{CudaOptions, preload};
+use super::library::{Library, WORKSPACE};
 use super::source::{self, Kernel, ModuleId, Shape};
 use crate::model::error::ModelError;
 
@@ -31,6 +32,8 @@ pub(super) struct Gpu {
     memory: Vec<sys::CUdeviceptr>,
     modules: HashMap<ModuleId, sys::CUmodule>,
     functions: HashMap<Kernel, sys::CUfunction>,
+    /// For products of long passes, once it was asked for.
+    library: Option<Library>,
     machine: Machine,
     shape: Shape,
     compiler: Compiler,
@@ -86,6 +89,7 @@ impl Gpu {
             memory: Vec::new(),
             modules: HashMap::new(),
             functions: HashMap::new(),
+            library: None,
             machine,
             shape,
             compiler,
@@ -136,7 +140,9 @@ impl Gpu {
         use sys::CUfunction_attribute as Attribute;
         // A multiprocessor takes a kernel beside another only if both want its memory divided in the same way.
         let mut attributes = vec![(Attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT, 100)];
-        if matches!(kernel, Kernel::Attend | Kernel::Product(..)) && self.machine.shared > PLAIN_SHARED {
+        if matches!(kernel, Kernel::Attend | Kernel::AttendRows | Kernel::Product(..))
+            && self.machine.shared > PLAIN_SHARED
+        {
             attributes.push((Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES, self.machine.shared as i32));
         }
         for (attribute, value) in attributes {
@@ -264,6 +270,23 @@ impl Device for Gpu {
         Ok(())
     }
 
+    fn prepare(&mut self, shapes: &[MultiplyShape]) -> Result<(), ModelError> {
+        self.enter()?;
+        let mut library = Library::open()?;
+        shapes.iter().try_for_each(|shape| library.prepare(*shape))?;
+        library.work_in(self.allocate(WORKSPACE)?);
+        self.library = Some(library);
+        Ok(())
+    }
+
+    fn multiply(&mut self, product: &Multiply) -> Result<(), ModelError> {
+        self.enter()?;
+        let Some(library) = &self.library else {
+            return Err(ModelError::Cuda(format!("{:?} was not prepared", product.shape)));
+        };
+        library.multiply(product, self.stream.cast())
+    }
+
     fn run(&mut self, launches: &[Launch]) -> Result<(), ModelError> {
         self.enter()?;
         self.start(launches)
@@ -310,6 +333,7 @@ impl Drop for Gpu {
                 let _ = result::stream::synchronize(self.stream);
                 let _ = result::stream::destroy(self.stream);
             }
+            self.library = None;
             if !self.copied.is_null() {
                 let _ = result::event::destroy(self.copied);
             }

@@ -6,10 +6,11 @@ use rand::Rng;
 use rand::rngs::StdRng;
 
 use super::batch::{self, Bucket, DRAWN, MOST_STEPS, Part};
-use super::device::{Address, Device};
+use super::device::{Address, Device, Work};
 use super::driver::Gpu;
-use super::geometry::{QUERIES, Width};
+use super::geometry::{LONG_PASS, QUERIES, Width};
 use super::passes::{LayerPlaces, Places, Planner};
+use super::prefill;
 use super::source::Shape;
 use super::weights::{Bf16, Weights, check};
 use crate::model::backend::{Backend, Feed, Outcome, PAGE, PageId, Then};
@@ -32,6 +33,8 @@ pub(in crate::model) struct Engine<D: Device> {
     planner: Planner,
     /// Pages for sequences; one more is for rows that go nowhere.
     pages: usize,
+    /// Rows of a pass that only fills the cache, at most: [`LONG_PASS`] with a library for its products.
+    longest: usize,
     /// The upload of a pass.
     packed: Vec<u8>,
 }
@@ -51,13 +54,20 @@ impl<D: Device> Engine<D> {
         check(&weights.config)?;
         let config = weights.config.clone();
         let machine = device.machine();
+        let longest = match device.prepare(&prefill::shapes(&config, weights.has_bias())) {
+            Ok(()) => LONG_PASS,
+            Err(error) => {
+                tracing::warn!(%error, "the draft model reads prompts {} tokens at a time", Width::MOST);
+                Width::MOST
+            }
+        };
         let mut upload = Upload { device: &mut device };
         let layers = weights
             .layers
             .iter()
             .map(|layer| {
-                let [query_norm, key_norm] = match &layer.qk_norms {
-                    Some([query, key]) => [upload.floats(query)?, upload.floats(key)?],
+                let [query_norm, key_norm] = match &layer.head_norms {
+                    Some(norms) => [upload.floats(&norms.query)?, upload.floats(&norms.key)?],
                     None => [Address::NULL; 2],
                 };
                 Ok(LayerPlaces {
@@ -81,6 +91,7 @@ impl<D: Device> Engine<D> {
         let rows = Width::MOST;
         let qkv_width = config.query_width() + 2 * config.kv_width();
         let mut allocate = |bytes: usize| device.allocate(bytes);
+        let long = if longest > rows { longest } else { 0 };
         let mut places = Places {
             embedding,
             head,
@@ -88,11 +99,13 @@ impl<D: Device> Engine<D> {
             frequencies,
             layers,
             cache: Address::NULL,
-            inputs: allocate(batch::most_bytes(rows, config.max_positions))?,
-            x: allocate(rows * config.hidden * size_of::<f32>())?,
-            qkv: allocate(rows * qkv_width * size_of::<f32>())?,
-            attended: allocate(rows * config.query_width() * size_of::<Bf16>())?,
-            activated: allocate(rows * config.intermediate * size_of::<Bf16>())?,
+            inputs: allocate(batch::most_bytes(longest, rows, config.max_positions))?,
+            x: allocate(longest * config.hidden * size_of::<f32>())?,
+            qkv: allocate(longest * qkv_width * size_of::<f32>())?,
+            attended: allocate(longest * config.query_width() * size_of::<Bf16>())?,
+            activated: allocate(longest * config.intermediate * size_of::<Bf16>())?,
+            normed: allocate(long * config.hidden * size_of::<Bf16>())?,
+            gated: allocate(long * 2 * config.intermediate * size_of::<f32>())?,
             logits: allocate(rows * config.vocabulary * size_of::<f32>())?,
             partials: allocate(Planner::partial_bytes(&config, &machine))?,
             attention_counters: allocate(rows * config.kv_heads * size_of::<u32>())?,
@@ -107,7 +120,7 @@ impl<D: Device> Engine<D> {
         }
         places.cache = device.allocate((pages + 1) * page)?;
         let planner = Planner { config, machine, places };
-        Ok(Self { device, planner, pages, graphs: HashMap::new(), packed: Vec::new() })
+        Ok(Self { device, planner, pages, longest, graphs: HashMap::new(), packed: Vec::new() })
     }
 
     fn config(&self) -> &ModelConfig {
@@ -134,22 +147,43 @@ impl<D: Device> Engine<D> {
         self.device.run(&launches)
     }
 
+    /// Runs parts of at most [`LONG_PASS`] rows into the cache, by a library's products.
+    fn prefill(&mut self, parts: &[Part<'_>], rows: usize) -> Result<(), ModelError> {
+        let runs = batch::runs(parts, prefill::run_length(self.config()));
+        let bucket = Bucket { rows, batch: parts.len(), steps: 0, several: true };
+        let layout = batch::pack(parts, bucket, &runs, self.pages as PageId, &mut self.packed);
+        self.upload()?;
+        self.planner.prefill(&layout, rows, runs.len()).iter().try_for_each(|work| match work {
+            Work::Kernels(launches) => self.device.run(launches),
+            Work::Product(product) => self.device.multiply(product),
+        })
+    }
+
+    /// Runs a pass into the cache: a long one only if it would be more than one of the others.
+    fn read(&mut self, parts: &[Part<'_>], rows: usize) -> Result<(), ModelError> {
+        match rows {
+            0 => Ok(()),
+            1..=Width::MOST => self.extend(parts, false),
+            _ => self.prefill(parts, rows),
+        }
+    }
+
     /// Runs all tokens of the parts into the cache, in passes that are as full as can be.
     fn extend_all<'a>(&mut self, parts: impl Iterator<Item = Part<'a>>) -> Result<(), ModelError> {
         let (mut pass, mut rows) = (Vec::new(), 0);
         for mut part in parts {
             while !part.tokens.is_empty() {
-                let (now, later) = part.tokens.split_at(part.tokens.len().min(Width::MOST - rows));
+                let (now, later) = part.tokens.split_at(part.tokens.len().min(self.longest - rows));
                 pass.push(Part { tokens: now, sampling: None, uniforms: &[], ..part });
                 rows += now.len();
                 part = Part { start: part.start + now.len(), tokens: later, ..part };
-                if rows == Width::MOST {
-                    self.extend(&pass, false)?;
+                if rows == self.longest || pass.len() == Width::MOST {
+                    self.read(&pass, rows)?;
                     (pass, rows) = (Vec::new(), 0);
                 }
             }
         }
-        if rows > 0 { self.extend(&pass, false) } else { Ok(()) }
+        self.read(&pass, rows)
     }
 
     /// The logits after the last token of each of at most [`Width::MOST`] parts.
@@ -248,6 +282,10 @@ impl<D: Device> Backend for Engine<D> {
 
     fn pages(&self) -> usize {
         self.pages
+    }
+
+    fn rows_at_once(&self) -> usize {
+        self.longest
     }
 
     fn learn(&mut self, _ids: &[TokenId]) {}

@@ -9,6 +9,20 @@ pub(super) const PRODUCT_THREADS: usize = 256;
 pub(super) const ATTENTION_THREADS: usize = 128;
 /// Queries that attention takes together.
 pub(super) const QUERIES: usize = 8;
+/// Rows of a pass whose products a library does, at most. About as many as give each multiprocessor of a large GPU one
+/// tile of the narrower products of a small model.
+pub(super) const LONG_PASS: usize = 512;
+/// Products of long passes have a multiple of this many rows.
+pub(super) const LONG_STEP: usize = 64;
+/// Threads of attention's block in long passes.
+pub(super) const TEAM_THREADS: usize = 128;
+/// Queries that it takes together.
+pub(super) const TEAM_QUERIES: usize = 64;
+/// Threads of `norm_rows`, and rows that they norm.
+pub(super) const NORM_THREADS: usize = 256;
+pub(super) const NORM_ROWS: usize = 8;
+/// Threads of `silu_rows`, each for two columns.
+pub(super) const SILU_THREADS: usize = 256;
 /// Logits that a block of `sample` looks at.
 const SLICE: usize = 1024;
 /// Rows of a weight tile.
@@ -202,6 +216,13 @@ pub(super) fn attention_shared(head_dim: usize) -> usize {
     ahead * page * warps + 2 * QUERIES * (head_dim + 32) * size_of::<u16>() + warps * partial_bytes(head_dim) + 16
 }
 
+/// Bytes of its shared memory in long passes.
+pub(super) fn team_shared(head_dim: usize) -> usize {
+    let (pages, stages) = (2, if head_dim <= 128 { 3 } else { 2 });
+    let page = 2 * crate::model::backend::PAGE * head_dim * size_of::<u16>();
+    stages * pages * page + TEAM_QUERIES * (head_dim + 8) * size_of::<u16>()
+}
+
 /// Blocks that share a context, so that few rows fill the GPU. A short context uses fewer.
 pub(super) fn splits(runs: usize, config: &ModelConfig, machine: &Machine) -> usize {
     (machine.multiprocessors / (runs * config.kv_heads).max(1)).clamp(1, MAX_SPLITS)
@@ -215,10 +236,14 @@ pub(super) fn slices(config: &ModelConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cuda::tests::shapes;
+    use crate::model::cuda::bench::KnownShape;
 
     const H100: Machine = Machine { multiprocessors: 132, shared: 227 << 10, capability: 90 };
     const A10: Machine = Machine { multiprocessors: 72, shared: 99 << 10, capability: 86 };
+
+    fn qwen3() -> ModelConfig {
+        KnownShape::Qwen3.config().0
+    }
 
     /// The share of the multiprocessors' time in which they have work.
     fn balance(product: Product, machine: &Machine, config: &ModelConfig) -> f64 {
@@ -231,7 +256,7 @@ mod tests {
     #[test]
     fn an_h100_is_busy_with_every_product_of_qwen3() {
         for product in Product::ALL {
-            let share = balance(product, &H100, &shapes::qwen3());
+            let share = balance(product, &H100, &qwen3());
             assert!(share > 0.96, "{product:?}: {share}");
         }
     }
@@ -239,16 +264,16 @@ mod tests {
     #[test]
     fn a_block_keeps_enough_in_flight_for_an_h100() {
         for product in Product::ALL {
-            let cut = cut(product, Width::Split, &shapes::qwen3(), &H100);
+            let cut = cut(product, Width::Split, &qwen3(), &H100);
             let bytes = cut.tiles * cut.stages * STAGE;
-            let whole = product.matrix(&shapes::qwen3()).1.div_ceil(ROUND) * cut.tiles * STAGE;
+            let whole = product.matrix(&qwen3()).1.div_ceil(ROUND) * cut.tiles * STAGE;
             assert!(bytes >= (40 << 10).min(whole) && bytes <= IN_FLIGHT, "{product:?}: {bytes}");
         }
     }
 
     #[test]
     fn every_launch_fits_the_shared_memory() {
-        for config in [shapes::qwen3(), shapes::llama_1b(), shapes::smollm2()] {
+        for config in [KnownShape::Qwen3, KnownShape::Llama1b, KnownShape::SmolLm2].map(|known| known.config().0) {
             for machine in [H100, A10] {
                 for product in Product::ALL {
                     for rows in 1..=Width::MOST {
@@ -259,21 +284,22 @@ mod tests {
                     }
                 }
                 assert!(attention_shared(config.head_dim) <= machine.shared);
+                assert!(team_shared(config.head_dim) <= machine.shared);
             }
         }
     }
 
     #[test]
     fn two_kernels_of_one_row_fit_beside_each_other_on_an_h100() {
-        let most = Product::ALL.map(|product| grid(product, 1, &shapes::qwen3(), &H100).shared).into_iter().max();
+        let most = Product::ALL.map(|product| grid(product, 1, &qwen3(), &H100).shared).into_iter().max();
         assert!(2 * most.unwrap() <= H100.shared, "{most:?}");
         assert!(most.unwrap() + attention_shared(128) <= H100.shared);
     }
 
     #[test]
     fn a_lone_row_is_split_until_the_gpu_is_full() {
-        assert_eq!(splits(1, &shapes::qwen3(), &H100), 16);
-        assert_eq!(splits(4, &shapes::qwen3(), &H100), 4);
-        assert_eq!(splits(64, &shapes::qwen3(), &H100), 1);
+        assert_eq!(splits(1, &qwen3(), &H100), 16);
+        assert_eq!(splits(4, &qwen3(), &H100), 4);
+        assert_eq!(splits(64, &qwen3(), &H100), 1);
     }
 }

@@ -1,5 +1,5 @@
-//! Finding the CUDA libraries. The driver's comes with the driver; NVRTC's may come with a toolkit, or with the
-//! packages that PyTorch brings, where the loader does not look.
+//! Finding the CUDA libraries. The driver's comes with the driver; NVRTC's and cuBLASLt may come with a toolkit, or with
+//! the packages that PyTorch brings, where the loader does not look.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use crate::model::error::ModelError;
 pub struct CudaOptions {
     /// Which GPU, as the driver counts them.
     pub ordinal: usize,
-    /// A folder with NVRTC's libraries, if the loader does not find them by itself.
+    /// A folder with NVRTC's libraries and cuBLASLt, if the loader does not find them by itself.
     pub libraries: Option<PathBuf>,
     /// Where compiled kernels are kept; `sidedraft/kernels` in the user's cache folder if absent.
     pub binaries: Option<PathBuf>,
@@ -21,20 +21,26 @@ pub struct CudaOptions {
 /// NVRTC's own libraries, in the order in which they can be loaded.
 const NVRTC: [&str; 2] = ["libnvrtc-builtins.so", "libnvrtc.so"];
 
-/// Loads NVRTC from a folder, so that whoever asks for it by name finds it loaded.
+/// What long passes are done with; prompts are read without, too.
+const CUBLAS_LT: &str = "libcublasLt.so";
+
+/// Loads NVRTC from a folder, and cuBLASLt if it is there, so that whoever asks for them by name finds them loaded.
 ///
 /// # Errors
-/// [`ModelError::Cuda`] if the folder lacks it, or it cannot be loaded.
+/// [`ModelError::Cuda`] if the folder lacks NVRTC, or a library cannot be loaded.
 pub(super) fn preload(folder: &Path) -> Result<(), ModelError> {
     let entries = std::fs::read_dir(folder).map_err(|source| ModelError::Read { path: folder.to_owned(), source })?;
     let mut files: Vec<PathBuf> = entries.filter_map(|entry| Some(entry.ok()?.path())).collect();
     files.sort();
-    for name in NVRTC {
+    for name in NVRTC.into_iter().chain([CUBLAS_LT]) {
         let found = files.iter().find(|file| {
             let file = file.file_name().map(|file| file.to_string_lossy());
             file.is_some_and(|file| file.starts_with(name))
         });
         let Some(file) = found else {
+            if name == CUBLAS_LT {
+                continue;
+            }
             return Err(ModelError::Cuda(format!("{} has no {name}", folder.display())));
         };
         // SAFETY: the folder is the operator's choice, and NVIDIA's libraries do nothing when loaded but initialise

@@ -1,79 +1,16 @@
 //! From a model's files to what goes to the GPU. What is in bfloat16 there stays as it is; anything else is rounded.
 
-use super::weights::{Bf16, LayerWeights, Weights};
-use crate::model::config::ModelConfig;
+use super::weights::{Bf16, Weights};
 use crate::model::error::ModelError;
-use crate::model::kernels::rope::inverse_frequencies;
-use crate::model::weights::{ModelSource, TensorReader};
+use crate::model::weights::ModelSource;
 
 impl Weights {
-    /// Reads a model. Biases and norms of heads are read where the files have them.
+    /// Reads a model.
     ///
     /// # Errors
-    /// What the reader says, and [`ModelError::MissingTensor`].
+    /// What [`Weights::read`] says.
     pub(in crate::model) fn load(source: &ModelSource) -> Result<Self, ModelError> {
-        let (config, mut reader) = source.open()?;
-        let mut loader = Loader { reader: reader.as_mut(), config: &config };
-        let ModelConfig { vocabulary, hidden, .. } = config;
-        let embedding = loader.matrix(hidden, &[("model.embed_tokens.weight", vocabulary)])?;
-        let head = match config.tied {
-            Some(true) => None,
-            Some(false) => Some(loader.matrix(hidden, &[("lm_head.weight", vocabulary)])?),
-            None => loader.reader.read("lm_head.weight", &[vocabulary, hidden])?.map(|values| round(&values)),
-        };
-        let layers = (0..config.layers).map(|index| loader.layer(index)).collect::<Result<_, _>>()?;
-        let norm = loader.vector("model.norm.weight", hidden)?;
-        let mut inverse_frequencies = inverse_frequencies(config.head_dim, config.rope_theta, &config.rope_scaling);
-        if let Some(divisors) = loader.reader.rope_divisors(inverse_frequencies.len())? {
-            inverse_frequencies.iter_mut().zip(divisors).for_each(|(frequency, divisor)| *frequency /= divisor);
-        }
-        Ok(Self { embedding, head, layers, norm, inverse_frequencies, config })
-    }
-}
-
-struct Loader<'a> {
-    reader: &'a mut dyn TensorReader,
-    config: &'a ModelConfig,
-}
-
-impl Loader<'_> {
-    fn layer(&mut self, index: usize) -> Result<LayerWeights, ModelError> {
-        let ModelConfig { hidden, intermediate, head_dim, .. } = *self.config;
-        let (query, kv) = (self.config.query_width(), self.config.kv_width());
-        let name = |part: &str| format!("model.layers.{index}.{part}");
-        let [q, k, v] = ["q", "k", "v"].map(|part| name(&format!("self_attn.{part}_proj.weight")));
-        let [gate, up] = ["gate", "up"].map(|part| name(&format!("mlp.{part}_proj.weight")));
-        let mut biases = Vec::new();
-        for (part, rows) in [("q", query), ("k", kv), ("v", kv)] {
-            biases
-                .extend(self.reader.read(&name(&format!("self_attn.{part}_proj.bias")), &[rows])?.unwrap_or_default());
-        }
-        let [query_norm, key_norm] = ["q", "k"].map(|part| name(&format!("self_attn.{part}_norm.weight")));
-        let norms = (self.reader.read(&query_norm, &[head_dim])?, self.reader.read(&key_norm, &[head_dim])?);
-        Ok(LayerWeights {
-            attention_norm: self.vector(&name("input_layernorm.weight"), hidden)?,
-            qkv: self.matrix(hidden, &[(&q, query), (&k, kv), (&v, kv)])?,
-            qkv_bias: (biases.len() == query + 2 * kv).then_some(biases),
-            qk_norms: if let (Some(query), Some(key)) = norms { Some([query, key]) } else { None },
-            output: self.matrix(query, &[(&name("self_attn.o_proj.weight"), hidden)])?,
-            mlp_norm: self.vector(&name("post_attention_layernorm.weight"), hidden)?,
-            gate_up: self.matrix(hidden, &[(&gate, intermediate), (&up, intermediate)])?,
-            down: self.matrix(intermediate, &[(&name("mlp.down_proj.weight"), hidden)])?,
-        })
-    }
-
-    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, ModelError> {
-        self.reader.read(name, &[length])?.ok_or_else(|| ModelError::MissingTensor(name.into()))
-    }
-
-    /// Stacks the named tensors, given with their rows, into one matrix.
-    fn matrix(&mut self, columns: usize, parts: &[(&str, usize)]) -> Result<Vec<Bf16>, ModelError> {
-        let mut stacked = Vec::new();
-        for (name, rows) in parts {
-            let values = self.reader.read(name, &[*rows, columns])?;
-            stacked.extend(round(&values.ok_or_else(|| ModelError::MissingTensor((*name).into()))?));
-        }
-        Ok(stacked)
+        Self::read(source, |_, _, values| Ok(round(&values)))
     }
 }
 
@@ -118,7 +55,19 @@ mod tests {
             assert_eq!(half.qkv.len(), (config.query_width() + 2 * config.kv_width()) * config.hidden);
             assert_eq!((&half.qkv, &half.gate_up, &half.down), (&single.qkv, &single.gate_up, &single.down));
             assert_eq!((&half.attention_norm, &half.output), (&single.attention_norm, &single.output));
-            assert!(half.qkv_bias.is_none() && half.qk_norms.is_none());
+            assert!(half.qkv_bias.is_none() && half.head_norms.is_none());
+        }
+    }
+
+    #[test]
+    fn what_the_architecture_adds_is_read_in_single_precision() {
+        let folder = tempfile::tempdir().unwrap();
+        let load = |model: TinyLlama| Weights::load(&model.write_folder(folder.path(), DType::F32, 1)).unwrap();
+        let (biased, normed) = (load(TinyLlama::random(1).qwen2()), load(TinyLlama::random(1).qwen3()));
+        let width = biased.config.query_width() + 2 * biased.config.kv_width();
+        assert!(biased.layers.iter().all(|layer| layer.qkv_bias.as_ref().is_some_and(|bias| bias.len() == width)));
+        for norms in normed.layers.iter().map(|layer| layer.head_norms.as_ref().unwrap()) {
+            assert_eq!([norms.query.len(), norms.key.len()], [normed.config.head_dim; 2]);
         }
     }
 

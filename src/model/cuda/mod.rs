@@ -5,7 +5,7 @@
 //! to run elsewhere. Whatever fails here is a [`ModelError`](super::ModelError), never the process.
 //!
 //! ```text
-//! Weights ──► Engine ──► Planner (launches as data) ──► Device ──► Gpu: driver, NVRTC, cache of binaries
+//! Weights ──► Engine ──► Planner (launches as data) ──► Device ──► Gpu: driver, NVRTC, cache of binaries, cuBLASLt
 //!             (Backend)  geometry, batch                      └──► tests: the kernels emulated on the host
 //! ```
 
@@ -20,8 +20,10 @@ mod driver;
 mod engine;
 mod geometry;
 mod libraries;
+mod library;
 mod loader;
 mod passes;
+mod prefill;
 mod source;
 #[cfg(test)]
 mod tests;

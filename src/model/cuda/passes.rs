@@ -23,7 +23,7 @@ pub(super) struct LayerPlaces {
     pub(super) down: Address,
 }
 
-/// Where everything is on the device. R is [`Width::MOST`].
+/// Where everything is on the device. R is [`Width::MOST`], L the rows of the longest pass.
 pub(super) struct Places {
     pub(super) embedding: Address,
     pub(super) head: Address,
@@ -34,14 +34,18 @@ pub(super) struct Places {
     pub(super) cache: Address,
     /// What is uploaded for a pass.
     pub(super) inputs: Address,
-    /// [R, hidden], float32: the residual stream.
+    /// [L, hidden], float32: the residual stream.
     pub(super) x: Address,
-    /// [R, query_width + 2 · kv_width], float32.
+    /// [L, query_width + 2 · kv_width], float32.
     pub(super) qkv: Address,
-    /// [R, query_width] in bfloat16.
+    /// [L, query_width] in bfloat16.
     pub(super) attended: Address,
-    /// [R, intermediate] in bfloat16.
+    /// [L, intermediate] in bfloat16.
     pub(super) activated: Address,
+    /// [L, hidden] in bfloat16, of passes whose products a library does.
+    pub(super) normed: Address,
+    /// [L, 2 · intermediate], float32, of the same.
+    pub(super) gated: Address,
     /// [R, vocabulary], float32.
     pub(super) logits: Address,
     /// Attention's partial results.
@@ -110,7 +114,7 @@ impl Planner {
         launches
     }
 
-    fn embed(&self, layout: &Layout, rows: usize) -> Launch {
+    pub(super) fn embed(&self, layout: &Layout, rows: usize) -> Launch {
         let places = &self.places;
         Launch {
             kernel: Kernel::Embed,
@@ -140,21 +144,7 @@ impl Planner {
                 Storing::First(runs, count) => (runs, count),
             };
             if let Storing::First(..) = storing {
-                launches.push(Launch {
-                    kernel: Kernel::StoreHeads,
-                    grid: [rows, config.kv_heads, 1],
-                    threads: 32,
-                    shared: 0,
-                    arguments: vec![
-                        places.qkv.into(),
-                        layer.key_norm.into(),
-                        places.frequencies.into(),
-                        places.cache.into(),
-                        index.into(),
-                        Argument::Rows(of),
-                    ],
-                    writes: vec![],
-                });
+                launches.push(self.store_heads(layer, index, rows, of));
             }
             launches.push(Launch {
                 kernel: Kernel::Attend,
@@ -190,6 +180,26 @@ impl Planner {
             ]
             .map(|(product, arguments, writes)| self.product(product, rows, arguments, writes));
             launches.extend([output, gate_up, down]);
+        }
+    }
+
+    /// Keys and values of rows to the cache of a layer.
+    pub(super) fn store_heads(&self, layer: &LayerPlaces, index: usize, rows: usize, of: Rows) -> Launch {
+        let places = &self.places;
+        Launch {
+            kernel: Kernel::StoreHeads,
+            grid: [rows, self.config.kv_heads, 1],
+            threads: 32,
+            shared: 0,
+            arguments: vec![
+                places.qkv.into(),
+                layer.key_norm.into(),
+                places.frequencies.into(),
+                places.cache.into(),
+                index.into(),
+                Argument::Rows(of),
+            ],
+            writes: vec![],
         }
     }
 

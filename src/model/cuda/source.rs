@@ -11,6 +11,7 @@ const PRODUCT: &str = include_str!("../../../kernels/product.cu");
 const PROJECT: &str = include_str!("../../../kernels/project.cu");
 const HEADS: &str = include_str!("../../../kernels/heads.cu");
 const ATTENTION: &str = include_str!("../../../kernels/attention.cu");
+const PREFILL: &str = include_str!("../../../kernels/prefill.cu");
 const ROWS: &str = include_str!("../../../kernels/rows.cu");
 const SAMPLE: &str = include_str!("../../../kernels/sample.cu");
 
@@ -21,6 +22,9 @@ pub(super) enum Kernel {
     StoreHeads,
     Attend,
     Sample,
+    NormRows,
+    AttendRows,
+    SiluRows,
     Product(Product, Width),
 }
 
@@ -32,6 +36,9 @@ impl Kernel {
             Self::StoreHeads => "store_heads",
             Self::Attend => "attend",
             Self::Sample => "sample",
+            Self::NormRows => "norm_rows",
+            Self::AttendRows => "attend_rows",
+            Self::SiluRows => "silu_rows",
             Self::Product(Product::Qkv, _) => "qkv",
             Self::Product(Product::Output, _) => "output",
             Self::Product(Product::GateUp, _) => "gate_up",
@@ -71,7 +78,15 @@ impl ModuleId {
     pub(super) fn kernels(self) -> Vec<Kernel> {
         match self {
             Self::Products(width) => Product::ALL.map(|product| Kernel::Product(product, width)).to_vec(),
-            Self::Rest => vec![Kernel::Embed, Kernel::StoreHeads, Kernel::Attend, Kernel::Sample],
+            Self::Rest => vec![
+                Kernel::Embed,
+                Kernel::StoreHeads,
+                Kernel::Attend,
+                Kernel::Sample,
+                Kernel::NormRows,
+                Kernel::AttendRows,
+                Kernel::SiluRows,
+            ],
         }
     }
 }
@@ -81,7 +96,7 @@ pub(super) fn source(module: ModuleId, shape: &Shape, machine: &Machine) -> Stri
     let mut source = definitions(module, shape, machine);
     let parts: &[&str] = match module {
         ModuleId::Products(_) => &[SHAPE, PRODUCT, PROJECT],
-        ModuleId::Rest => &[SHAPE, HEADS, ATTENTION, ROWS, SAMPLE],
+        ModuleId::Rest => &[SHAPE, HEADS, ATTENTION, PREFILL, ROWS, SAMPLE],
     };
     source.extend(parts.iter().copied());
     source
@@ -118,6 +133,7 @@ fn definitions(module: ModuleId, shape: &Shape, machine: &Machine) -> String {
         ("QK_NORM", usize::from(*qk_norms)),
         ("PARTIAL_BYTES", geometry::partial_bytes(config.head_dim)),
         ("ATTENTION_SHARED", geometry::attention_shared(config.head_dim)),
+        ("TEAM_SHARED", geometry::team_shared(config.head_dim)),
     ] {
         define(name, value.to_string());
     }

@@ -1,7 +1,8 @@
-//! What the CUDA backend is made from: a model's shape and its weights as Hugging Face stores them.
+//! What the CUDA backend is made from: a model's weights in bfloat16, of a shape that the kernels take.
 
 use crate::model::config::ModelConfig;
 use crate::model::error::ModelError;
+use crate::model::weights::{Layer, Parts};
 
 /// Columns that the kernels read at once.
 const CHUNK: usize = 32;
@@ -13,39 +14,11 @@ const MAX_HEAD_DIM: usize = 256;
 /// The bits of a bfloat16.
 pub(in crate::model) type Bf16 = u16;
 
-/// A model in bfloat16; matrices are [outputs, inputs] in rows, vectors in float32.
-pub(in crate::model) struct Weights {
-    pub(in crate::model) config: ModelConfig,
-    /// [vocabulary, hidden].
-    pub(in crate::model) embedding: Vec<Bf16>,
-    /// [vocabulary, hidden]; absent when the embedding serves for it.
-    pub(in crate::model) head: Option<Vec<Bf16>>,
-    pub(in crate::model) layers: Vec<LayerWeights>,
-    /// [hidden].
-    pub(in crate::model) norm: Vec<f32>,
-    /// Radians per position, [head_dim / 2].
-    pub(in crate::model) inverse_frequencies: Vec<f32>,
-}
+/// A model in bfloat16; matrices are in rows.
+pub(in crate::model) type Weights = Parts<Vec<Bf16>>;
 
-/// One layer; the matrices that read the same input are stacked.
-pub(in crate::model) struct LayerWeights {
-    /// [hidden].
-    pub(in crate::model) attention_norm: Vec<f32>,
-    /// Query, key, value: [query_width + 2 · kv_width, hidden].
-    pub(in crate::model) qkv: Vec<Bf16>,
-    /// [query_width + 2 · kv_width] (Qwen2).
-    pub(in crate::model) qkv_bias: Option<Vec<f32>>,
-    /// Norms of each query head and each key head, [head_dim] (Qwen3).
-    pub(in crate::model) qk_norms: Option<[Vec<f32>; 2]>,
-    /// [hidden, query_width].
-    pub(in crate::model) output: Vec<Bf16>,
-    /// [hidden].
-    pub(in crate::model) mlp_norm: Vec<f32>,
-    /// Gate, up: [2 · intermediate, hidden].
-    pub(in crate::model) gate_up: Vec<Bf16>,
-    /// [hidden, intermediate].
-    pub(in crate::model) down: Vec<Bf16>,
-}
+/// One layer of it.
+pub(in crate::model) type LayerWeights = Layer<Vec<Bf16>>;
 
 impl Weights {
     pub(super) fn has_bias(&self) -> bool {
@@ -53,7 +26,7 @@ impl Weights {
     }
 
     pub(super) fn has_qk_norms(&self) -> bool {
-        self.layers.iter().any(|layer| layer.qk_norms.is_some())
+        self.layers.iter().any(|layer| layer.head_norms.is_some())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::model::DraftedToken;
+use crate::model::stats::g_test;
 use crate::speculation::{CONFIDENCE_BINS, StopRule, confidence_bin};
 
 fn greedy(length: usize) -> DraftSampling {
@@ -101,8 +102,8 @@ async fn what_was_drafted_ahead_is_distributed_as_its_q_says() {
     let next = after(&text, &likeliest);
     let q = model.sequence().draft(&next, sampling(1)).await.unwrap().remove(0).distribution.unwrap();
     let mut sequence = model.sequence();
-    let mut counts = vec![0u32; q.len()];
-    while counts.iter().sum::<u32>() < 4000 {
+    let mut counts = vec![0u64; q.len()];
+    while counts.iter().sum::<u64>() < 4000 {
         sequence.draft_ahead(&text, sampling(2));
         model.settle().await;
         let used = model.used_ahead();
@@ -113,11 +114,9 @@ async fn what_was_drafted_ahead_is_distributed_as_its_q_says() {
             counts[q.iter().position(|(id, _)| *id == drafted.token).unwrap()] += 1;
         }
     }
-    let total = f64::from(counts.iter().sum::<u32>());
-    let terms = counts.iter().zip(&q).map(|(count, (_, q))| (f64::from(*count) - q * total).powi(2) / (q * total));
-    let chi_square: f64 = terms.sum();
-    // The 99.9% quantile for 3 degrees of freedom; the seed is fixed.
-    assert!(chi_square < 16.27, "χ² = {chi_square}: {counts:?} of {q:?}");
+    // The seed is fixed.
+    let test = g_test(&counts, &q.iter().map(|(_, q)| *q).collect::<Vec<_>>());
+    assert!(test.p_value > 1e-3, "{test:?}: {counts:?} of {q:?}");
 }
 
 /// Acceptance that differs by bin, so that where it stops depends on the confidences.

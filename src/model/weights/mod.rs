@@ -3,9 +3,11 @@
 
 mod config_json;
 mod gguf;
+mod parts;
 mod safetensors;
 
 pub use gguf::gguf_vocabulary;
+pub(super) use parts::{HeadNorms, Layer, Parts};
 
 use std::path::{Path, PathBuf};
 

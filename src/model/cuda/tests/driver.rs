@@ -1,15 +1,14 @@
 //! What the host asks of the driver, told to a driver that computes nothing.
 
 use std::path::Path;
-use std::process::Command;
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
-use super::emulated::compile;
-use super::{Rig, shapes};
-use crate::model::backend::{Feed, Outcome, Then};
+use super::emulated::{FakeProducts, compile};
+use super::{Rig, passes_alone, shapes};
+use crate::model::backend::{Backend as _, Feed, Outcome, PageId, Then};
 use crate::model::cuda::compiler::tests::nvrtc_folder;
 use crate::model::cuda::driver::Gpu;
 use crate::model::cuda::engine::{Engine, page_bytes};
@@ -41,8 +40,17 @@ impl Fake {
     }
 }
 
-fn options(ordinal: usize, binaries: &Path) -> CudaOptions {
-    CudaOptions { ordinal, libraries: Some(nvrtc_folder()), binaries: Some(binaries.to_owned()) }
+/// With NVRTC and no other library.
+fn options(ordinal: usize, folder: &Path) -> CudaOptions {
+    let libraries = folder.join("libraries");
+    std::fs::create_dir_all(&libraries).unwrap();
+    for file in std::fs::read_dir(nvrtc_folder()).unwrap().map(Result::unwrap) {
+        let place = libraries.join(file.file_name());
+        if file.file_name().to_string_lossy().starts_with("libnvrtc") && !place.exists() {
+            std::os::unix::fs::symlink(file.path(), place).unwrap();
+        }
+    }
+    CudaOptions { ordinal, libraries: Some(libraries), binaries: Some(folder.join("binaries")) }
 }
 
 fn draft(rig: &mut Rig<Gpu>, steps: usize) {
@@ -70,6 +78,8 @@ fn drafting_costs_an_upload_a_graph_and_a_download_however_many_tokens() {
         let graph = format!("graph of {kernels}, {} chained", kernels - 1);
         assert_eq!(fake.noted(), ["upload", &graph, "download", "synchronize"]);
     }
+    // Without a library for products, however long a context is.
+    assert_eq!(rig.engine.rows_at_once(), 64);
     // Reading a context waits for nothing, and all of it is chained but what follows an upload.
     rig.step(&[Feed { pages: &[0, 1], start: 0, tokens: &[1; 20], then: Then::Nothing }]);
     fake.noted();
@@ -85,11 +95,46 @@ fn drafting_costs_an_upload_a_graph_and_a_download_however_many_tokens() {
 }
 
 #[test]
+fn a_long_context_is_an_upload_and_kernels_between_products() {
+    // The driver first, for the library to tell it what it is asked for.
+    let (fake, folder) = (Fake::load(), tempfile::tempdir().unwrap());
+    let products = FakeProducts::load();
+    let (before, weights) = (products.live(), shapes::tiny_llama());
+    let gpu = Gpu::open(&options(0, folder.path()), Engine::<Gpu>::shape(&weights)).unwrap();
+    let engine = Engine::new(gpu, &weights, 40 * page_bytes(&weights.config)).unwrap();
+    assert_eq!(engine.rows_at_once(), 512);
+    let mut rig = Rig { engine, rng: StdRng::seed_from_u64(1) };
+    let pages: Vec<PageId> = (0..32).collect();
+    let feed = || Feed { pages: &pages, start: 0, tokens: &[1; 500], then: Then::Nothing };
+    rig.step(&[feed()]);
+    fake.noted();
+    rig.step(&[feed()]);
+    let layer = [
+        "launch of norm_rows",
+        "product of 512 rows",
+        "launch of store_heads",
+        "chained launch of attend_rows",
+        "product of 512 rows",
+        "launch of norm_rows",
+        "product of 512 rows",
+        "launch of silu_rows",
+        "product of 512 rows",
+    ];
+    let mut wanted = vec!["upload", "launch of embed", "chained launch of norm_rows"];
+    wanted.extend(&layer[1..]);
+    wanted.extend(&layer);
+    assert_eq!(fake.noted(), wanted);
+    draft(&mut rig, 2);
+    drop(rig);
+    assert_eq!((fake.noted().last().unwrap().as_str(), products.live()), ("release", before));
+}
+
+#[test]
 fn kernels_that_were_compiled_before_are_loaded_from_disk() {
     let (_fake, folder) = (Fake::load(), tempfile::tempdir().unwrap());
     let weights = shapes::tiny_llama();
     let modified = || -> Vec<_> {
-        let files = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap());
+        let files = std::fs::read_dir(folder.path().join("binaries")).unwrap().map(|file| file.unwrap());
         files.map(|file| file.metadata().unwrap().modified().unwrap()).collect()
     };
     let mut seen = Vec::new();
@@ -137,12 +182,7 @@ fn a_cache_that_does_not_fit_is_an_error() {
 
 #[test]
 fn without_a_driver_there_is_an_error_and_no_panic() {
-    // In a process of its own, where nothing has loaded the driver that computes nothing.
-    let name = "model::cuda::tests::driver::opening_says_that_there_is_no_driver";
-    let program = std::env::current_exe().unwrap();
-    let output = Command::new(program).args(["--exact", "--ignored", "--nocapture", name]).output().unwrap();
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+    passes_alone("model::cuda::tests::driver::opening_says_that_there_is_no_driver");
 }
 
 #[test]

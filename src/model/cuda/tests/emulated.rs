@@ -7,13 +7,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use libloading::Library;
+use libloading::os::unix::{Library as RawLibrary, RTLD_GLOBAL, RTLD_NOW};
 
-use crate::model::cuda::device::{Address, Argument, Device, Launch};
+use crate::model::cuda::device::{Address, Argument, Device, Launch, Multiply, MultiplyShape};
 use crate::model::cuda::geometry::Machine;
+use crate::model::cuda::library::{self, WORKSPACE};
 use crate::model::cuda::source::{self, Kernel, ModuleId, Shape};
 use crate::model::error::ModelError;
 
 const DEVICE: &str = include_str!("../../../../tests/emulator/device.cpp");
+
+const PRODUCTS: &str = include_str!("../../../../tests/emulator/products.cpp");
 
 /// `emulator::Launch`.
 #[repr(C)]
@@ -34,16 +38,34 @@ pub(super) struct Emulated {
     reverse: bool,
     memory: Vec<Box<[u128]>>,
     modules: HashMap<ModuleId, Library>,
+    /// What does the products of long passes, if there is to be one.
+    products: Products,
     /// What the kernel before wrote.
     written: Vec<(Address, usize)>,
     /// Kernels that ran.
     pub(super) launches: usize,
+    /// Rows of the products that the library did.
+    pub(super) multiplied: Vec<usize>,
+}
+
+/// Whether there is a library for products: one in the host's memory, `tests/emulator/products.cpp`.
+enum Products {
+    Absent,
+    Installed,
+    Prepared(library::Library),
 }
 
 impl Emulated {
     pub(super) fn new(machine: Machine, shape: Shape, reverse: bool) -> Self {
-        let (memory, modules, written) = Default::default();
-        Self { machine, shape, reverse, memory, modules, written, launches: 0 }
+        let (memory, modules, written, multiplied) = Default::default();
+        let products = Products::Absent;
+        Self { machine, shape, reverse, memory, modules, products, written, launches: 0, multiplied }
+    }
+
+    /// With a library for products.
+    pub(super) fn with_library(machine: Machine, shape: Shape, reverse: bool) -> Self {
+        FakeProducts::load();
+        Self { products: Products::Installed, ..Self::new(machine, shape, reverse) }
     }
 
     /// Fills the memory that was allocated last with NaN.
@@ -64,6 +86,32 @@ impl Emulated {
         self.launches += 1;
         let library = self.module(launch.kernel.module());
         call(library, launch.kernel.name(), launch, &written, reverse).map_err(ModelError::Cuda)
+    }
+}
+
+/// The library for products in the host's memory, loaded under the name of the real one for good.
+pub(super) struct FakeProducts(RawLibrary);
+
+impl FakeProducts {
+    pub(super) fn load() -> Self {
+        let library = compile(PRODUCTS, &["-Wl,-soname,libcublasLt.so"]);
+        // SAFETY: the library is the one just built from our sources. Whoever found it once keeps its functions.
+        unsafe {
+            std::mem::forget(RawLibrary::open(Some(&library), RTLD_NOW | RTLD_GLOBAL).unwrap());
+            Self(RawLibrary::open(Some(library), RTLD_NOW | RTLD_GLOBAL).unwrap())
+        }
+    }
+
+    /// Has it take no product, or any.
+    pub(super) fn refuse(&self, whether: bool) {
+        // SAFETY: `products.cpp` defines the function so.
+        unsafe { self.0.get::<unsafe extern "C" fn(c_int)>(b"fake_products_refuse").unwrap()(whether.into()) }
+    }
+
+    /// Handles and descriptions that were not destroyed.
+    pub(super) fn live(&self) -> i32 {
+        // SAFETY: the same.
+        unsafe { self.0.get::<unsafe extern "C" fn() -> c_int>(b"fake_products_live").unwrap()() }
     }
 }
 
@@ -155,6 +203,25 @@ impl Device for Emulated {
         // SAFETY: as for an upload.
         unsafe { std::ptr::copy_nonoverlapping(from.0 as *const u8, bytes.as_mut_ptr(), bytes.len()) };
         Ok(())
+    }
+
+    fn prepare(&mut self, shapes: &[MultiplyShape]) -> Result<(), ModelError> {
+        if let Products::Absent = self.products {
+            return Err(ModelError::Cuda("no library for products".into()));
+        }
+        let mut library = library::Library::open()?;
+        shapes.iter().try_for_each(|shape| library.prepare(*shape))?;
+        library.work_in(self.allocate(WORKSPACE)?);
+        self.products = Products::Prepared(library);
+        Ok(())
+    }
+
+    fn multiply(&mut self, product: &Multiply) -> Result<(), ModelError> {
+        let Products::Prepared(library) = &self.products else {
+            return Err(ModelError::Cuda("nothing was prepared".into()));
+        };
+        self.multiplied.push(product.shape.rows);
+        library.multiply(product, std::ptr::null_mut())
     }
 
     fn run(&mut self, launches: &[Launch]) -> Result<(), ModelError> {

@@ -1,14 +1,18 @@
 //! Tests of the backend with its kernels emulated on the host: the same sources, launches and packed bytes as on a GPU.
 
+mod distribution;
 mod drafts;
 mod driver;
 mod emulated;
 mod gpu;
 mod logits;
+mod prefill;
 mod reference;
 mod sampling;
 pub(super) mod shapes;
 mod strictness;
+
+use std::process::Command;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -26,7 +30,7 @@ use emulated::Emulated;
 const SMALL: Machine = Machine { multiprocessors: 7, shared: 99 << 10, capability: 90 };
 
 /// Pages of a test's cache.
-const PAGES: usize = 64;
+const PAGES: usize = 80;
 
 /// A model on a device.
 struct Rig<D: Device> {
@@ -37,7 +41,15 @@ struct Rig<D: Device> {
 impl Rig<Emulated> {
     /// On an emulated GPU whose cache begins as NaN.
     fn new(weights: &Weights, reverse: bool) -> Self {
-        let device = Emulated::new(SMALL, Engine::<Emulated>::shape(weights), reverse);
+        Self::on(Emulated::new(SMALL, Engine::<Emulated>::shape(weights), reverse), weights)
+    }
+
+    /// On one with a library for products.
+    fn with_library(weights: &Weights, reverse: bool) -> Self {
+        Self::on(Emulated::with_library(SMALL, Engine::<Emulated>::shape(weights), reverse), weights)
+    }
+
+    fn on(device: Emulated, weights: &Weights) -> Self {
         let mut engine = Engine::new(device, weights, (PAGES + 1) * page_bytes(&weights.config)).unwrap();
         engine.device().poison_last_allocation();
         Self { engine, rng: StdRng::seed_from_u64(5) }
@@ -55,6 +67,15 @@ impl<D: Device> Rig<D> {
             _ => panic!("no logits"),
         }
     }
+}
+
+/// Runs an ignored test in a process of its own, where no other test has loaded anything.
+pub(super) fn passes_alone(name: &str) {
+    let program = std::env::current_exe().unwrap();
+    let output = Command::new(program).args(["--exact", "--ignored", "--nocapture", name]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let more = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{more}");
 }
 
 /// Pages of the `index`th of several sequences, which lie scattered.

@@ -51,8 +51,8 @@ fn attend(weights: &Weights, layer: &LayerWeights, rows: &mut [Vec<f64>], kept: 
             row.iter_mut().zip(bias).for_each(|(value, bias)| *value += f64::from(*bias));
         }
         for (index, head) in row[..query + kv].chunks_exact_mut(dim).enumerate() {
-            if let Some(norms) = &layer.qk_norms {
-                let normed = norm(head, &norms[usize::from(index >= config.heads)], weights);
+            if let Some(norms) = &layer.head_norms {
+                let normed = norm(head, if index < config.heads { &norms.query } else { &norms.key }, weights);
                 head.copy_from_slice(&normed);
             }
             let (first, second) = head.split_at_mut(dim / 2);

@@ -11,8 +11,8 @@ use crate::model::cuda::geometry;
 use crate::model::cuda::source::{Kernel, Shape};
 use crate::model::sample::{DraftSampling, DraftedToken, Row, draw};
 
-/// Draws one token of each row on the emulated device.
-fn draws(rows: &[(Vec<f32>, DraftSampling, f64)]) -> Vec<Option<DraftedToken>> {
+/// Draws one token of each row on the emulated device, as often as told with the same result.
+pub(super) fn draws(rows: &[(Vec<f32>, DraftSampling, f64)], times: usize) -> Vec<Option<DraftedToken>> {
     let weights = shapes::tiny_llama();
     let config = &weights.config;
     let mut device = Emulated::new(SMALL, Shape { config: config.clone(), bias: false, qk_norms: false }, false);
@@ -51,8 +51,7 @@ fn draws(rows: &[(Vec<f32>, DraftSampling, f64)]) -> Vec<Option<DraftedToken>> {
         arguments: arguments.to_vec(),
         writes: vec![],
     };
-    // Twice: the first run has to leave the counters as it found them.
-    device.run(&[launch.clone(), launch]).unwrap();
+    device.run(&vec![launch; times]).unwrap();
     let mut bytes = vec![0; rows.len() * DRAWN];
     device.download(drawn, &mut bytes).unwrap();
     let (drawn, _) = bytes.as_chunks::<DRAWN>();
@@ -68,7 +67,7 @@ fn draws(rows: &[(Vec<f32>, DraftSampling, f64)]) -> Vec<Option<DraftedToken>> {
     drafts
 }
 
-fn wide(mut logit: impl FnMut(usize) -> f32) -> Vec<f32> {
+pub(super) fn wide(mut logit: impl FnMut(usize) -> f32) -> Vec<f32> {
     (0..shapes::tiny_llama().config.vocabulary).map(&mut logit).collect()
 }
 
@@ -106,7 +105,8 @@ fn tokens_distributions_and_confidence_are_those_of_the_cpu() {
         .iter()
         .map(|(logits, sampling, seed)| (logits.clone(), sampling.clone(), StdRng::seed_from_u64(*seed).random()))
         .collect();
-    for (drawn, (logits, sampling, seed)) in draws(&with_uniforms).iter().zip(&rows) {
+    // Twice: the first run has to leave the counters as it found them.
+    for (drawn, (logits, sampling, seed)) in draws(&with_uniforms, 2).iter().zip(&rows) {
         let row = Row { logits, ids: None };
         let wanted = draw(row, sampling, &mut StdRng::seed_from_u64(*seed)).unwrap();
         let drawn = drawn.as_ref().unwrap();
@@ -130,7 +130,7 @@ fn tokens_distributions_and_confidence_are_those_of_the_cpu() {
 fn a_row_without_a_finite_logit_is_a_fault_and_no_other_row_is() {
     let greedy = || DraftSampling::new(1, 0.0);
     let none = (wide(|_| f32::NAN), DraftSampling::new(1, 1.0), 0.5);
-    let drawn = draws(&[none, (wide(|id| if id == 3 { 1.0 } else { 0.0 }), greedy(), 0.5)]);
+    let drawn = draws(&[none, (wide(|id| if id == 3 { 1.0 } else { 0.0 }), greedy(), 0.5)], 1);
     assert_eq!(drawn[0], None);
     assert_eq!(drawn[1].as_ref().unwrap().token, 3);
 }
