@@ -12,7 +12,6 @@
 #![allow(unsafe_code, reason = "calls into the CUDA libraries; each block says why it is sound")]
 
 mod batch;
-mod bench;
 mod binaries;
 mod compiler;
 mod device;
@@ -23,9 +22,10 @@ mod libraries;
 mod loader;
 mod passes;
 mod source;
+mod start;
 #[cfg(test)]
 mod tests;
 mod weights;
 
-pub use bench::{BenchModel, CudaBench, KnownShape, Measured};
 pub use libraries::CudaOptions;
+pub(super) use start::{open, open_measured};

@@ -3,16 +3,18 @@
 
 mod config_json;
 mod gguf;
+mod random;
 mod safetensors;
 
 pub use gguf::gguf_vocabulary;
+pub use random::KnownShape;
 
 use std::path::{Path, PathBuf};
 
 use super::config::ModelConfig;
 use super::error::ModelError;
 
-/// A draft model on disk.
+/// A draft model on disk, or one made up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// A folder with `config.json` and `model.safetensors`, or shards with `model.safetensors.index.json`; in
@@ -20,6 +22,8 @@ pub enum ModelSource {
     HuggingFace(PathBuf),
     /// A llama.cpp file. Its quantised weights are expanded, then held in the precision of the options.
     Gguf(PathBuf),
+    /// Random weights, always the same, for benchmarks.
+    Random(KnownShape),
 }
 
 impl ModelSource {
@@ -46,6 +50,11 @@ impl ModelSource {
             Self::Gguf(path) => {
                 let (config, reader) = gguf::GgufFile::open(path)?;
                 Ok((config, Box::new(reader)))
+            }
+            Self::Random(shape) => {
+                let config = shape.config();
+                let architecture = config.architecture;
+                Ok((config, Box::new(random::RandomTensors { architecture })))
             }
         }
     }

@@ -4,6 +4,7 @@ mod drafts;
 mod driver;
 mod emulated;
 mod gpu;
+mod loaded;
 mod logits;
 mod reference;
 mod sampling;
