@@ -35,8 +35,10 @@ conformance: ## Ask a real vLLM the same things directly and through the sidecar
 	$(TARGET) with float32 -- python3 tests/conformance/conformance.py --binary target/debug/sidedraft $(CONFORMANCE_FLAGS)
 
 .PHONY: gpu-tests
-gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no Rust: target/gpu/tests
+gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no Rust: target/gpu
 	mkdir -p target/gpu
+	cargo build --release --locked
+	cp target/release/sidedraft target/gpu/sidedraft
 	cargo test --locked --lib --no-run --message-format json | python3 tests/gpu/test_binary.py target/gpu/tests
 	tests/gpu/run.sh --dry-run
 

@@ -1,12 +1,12 @@
 //! Every setting, parsed once into types.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use crate::model::{DEFAULT_CACHE_MIB, Precision};
+use crate::model::{CudaOptions, DEFAULT_CACHE_MIB, DeviceChoice, ModelOptions, Precision};
 use crate::rollout::controller::{Policy, Speculate};
 use crate::telemetry::LogFormat;
 use crate::upstream::UpstreamOptions;
@@ -96,16 +96,27 @@ pub struct TargetSettings {
     #[arg(long, env = "SIDEDRAFT_DRAFT_MODEL", value_name = "PATH")]
     pub draft_model: Option<PathBuf>,
 
-    /// How the draft model's weights are held
-    #[arg(long, env = "SIDEDRAFT_DRAFT_PRECISION", default_value = "q8_0", value_enum)]
-    pub draft_precision: PrecisionChoice,
+    /// What runs the draft model: a GPU where there is one that can be used and otherwise the CPU, or as said. Of several
+    /// GPUs it is the first that CUDA_VISIBLE_DEVICES names
+    #[arg(long, env = "SIDEDRAFT_DRAFT_DEVICE", default_value = "auto", value_enum)]
+    pub draft_device: DraftDeviceChoice,
 
-    /// Threads of the draft model
-    #[arg(long, env = "SIDEDRAFT_DRAFT_THREADS", default_value_t = 1, value_parser = positive, value_name = "COUNT")]
-    pub draft_threads: usize,
+    /// A folder with NVRTC's libraries, which compile the GPU's kernels, where the system does not find them: that of the
+    /// server's Python packages, .../site-packages/nvidia/cu13/lib
+    #[arg(long, env = "SIDEDRAFT_CUDA_LIBRARIES", value_name = "FOLDER")]
+    pub cuda_libraries: Option<PathBuf>,
+
+    /// How the CPU holds the draft model's weights [default: q8_0]. A GPU holds them in bfloat16
+    #[arg(long, env = "SIDEDRAFT_DRAFT_PRECISION", value_enum)]
+    pub draft_precision: Option<PrecisionChoice>,
+
+    /// Threads of the draft model on the CPU [default: 1]
+    #[arg(long, env = "SIDEDRAFT_DRAFT_THREADS", value_parser = positive, value_name = "COUNT")]
+    pub draft_threads: Option<usize>,
 
     /// MiB for the draft model's keys and values. Beyond it, those of the rollout that did not draft for longest are dropped
-    /// and computed again when it returns; a context that is longer than all of it is not drafted for
+    /// and computed again when it returns; a context that is longer than all of it is not drafted for. On a GPU it is taken
+    /// at once, or what is free if that is less
     #[arg(long, env = "SIDEDRAFT_DRAFT_CACHE_MIB", default_value_t = DEFAULT_CACHE_MIB, value_parser = positive,
           value_name = "MIB")]
     pub draft_cache_mib: usize,
@@ -170,7 +181,18 @@ pub enum StrategyChoice {
     FanOut,
 }
 
-/// How weights are held.
+/// What runs the draft model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DraftDeviceChoice {
+    /// A GPU where there is one that can be used, otherwise the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// A GPU; one that cannot be used is an error.
+    Cuda,
+}
+
+/// How the CPU holds weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionChoice {
     /// 8-bit blocks.
@@ -178,6 +200,25 @@ pub enum PrecisionChoice {
     Q8_0,
     /// 32-bit floats.
     F32,
+}
+
+impl From<DraftDeviceChoice> for DeviceChoice {
+    fn from(choice: DraftDeviceChoice) -> Self {
+        match choice {
+            DraftDeviceChoice::Auto => Self::Auto,
+            DraftDeviceChoice::Cpu => Self::Cpu,
+            DraftDeviceChoice::Cuda => Self::Cuda,
+        }
+    }
+}
+
+impl From<PrecisionChoice> for Precision {
+    fn from(choice: PrecisionChoice) -> Self {
+        match choice {
+            PrecisionChoice::Q8_0 => Self::Q8_0,
+            PrecisionChoice::F32 => Self::F32,
+        }
+    }
 }
 
 impl TargetSettings {
@@ -193,13 +234,25 @@ impl TargetSettings {
         }
     }
 
-    /// How the draft model's weights are held.
+    /// How to hold and run the draft model.
     #[must_use]
-    pub fn precision(&self) -> Precision {
-        match self.draft_precision {
-            PrecisionChoice::Q8_0 => Precision::Q8_0,
-            PrecisionChoice::F32 => Precision::F32,
+    pub fn model_options(&self) -> ModelOptions {
+        let default = ModelOptions::default();
+        ModelOptions {
+            device: self.draft_device.into(),
+            cuda: CudaOptions { libraries: self.cuda_libraries.clone(), ..default.cuda },
+            precision: self.draft_precision.map_or(default.precision, Precision::from),
+            threads: self.draft_threads.unwrap_or(default.threads),
+            cache_bytes: self.draft_cache_mib.saturating_mul(1 << 20),
+            ..default
         }
+    }
+
+    /// The draft model that drafts, if one does.
+    #[must_use]
+    pub fn drafting_model(&self) -> Option<&Path> {
+        let wanted = matches!(self.drafter, DrafterChoice::Auto | DrafterChoice::Neural);
+        self.draft_model.as_deref().filter(|_| wanted)
     }
 
     /// Settings that contradict each other, in one line.
@@ -209,6 +262,19 @@ impl TargetSettings {
     pub fn check(&self) -> Result<(), String> {
         if self.drafter == DrafterChoice::Neural && self.draft_model.is_none() {
             return Err("--drafter neural needs --draft-model".to_owned());
+        }
+        if self.draft_device == DraftDeviceChoice::Cuda {
+            if self.draft_model.is_none() {
+                return Err("--draft-device cuda needs --draft-model".to_owned());
+            }
+            for (given, flag) in [
+                (self.draft_precision.is_some(), "--draft-precision"),
+                (self.draft_threads.is_some(), "--draft-threads"),
+            ] {
+                if given {
+                    return Err(format!("{flag} is about the CPU, and --draft-device is cuda"));
+                }
+            }
         }
         if self.ngram_min > self.ngram_max {
             return Err(format!("--ngram-min {} is larger than --ngram-max {}", self.ngram_min, self.ngram_max));

@@ -7,6 +7,7 @@ use anyhow::{Context, anyhow};
 use clap::Args;
 
 use crate::config::{DrafterChoice, TargetSettings};
+use crate::model::{DraftModel, Fallback};
 use crate::setup::{Examined, compare_with_draft, examine, load_draft_model};
 use crate::text::Tokenizer;
 use crate::upstream::{Capabilities, GenerateRoute, Runner, Upstream};
@@ -175,8 +176,7 @@ async fn drafter(report: &mut Report, settings: &TargetSettings, tokenizer: &Tok
         report.line(Mark::Bad, "drafter", "switched off");
         return false;
     }
-    let neural = settings.draft_model.as_deref().filter(|_| settings.drafter != DrafterChoice::Ngram);
-    let Some(path) = neural else {
+    let Some(path) = settings.drafting_model() else {
         report.line(Mark::Slow, "drafter", "n-grams of the context only");
         report.hint("a small model with the same vocabulary, given by --draft-model, drafts far better");
         return true;
@@ -200,11 +200,28 @@ async fn drafter(report: &mut Report, settings: &TargetSettings, tokenizer: &Tok
         Ok(model) => {
             let (vocabulary, positions) = (model.vocabulary_size(), model.max_positions());
             report.line(Mark::Good, "draft model", &format!("{shown}: {vocabulary} ids, {positions} positions"));
+            draft_device(report, &model);
             true
         }
         Err(error) => {
             report.line(Mark::Bad, "draft model", &error.to_string());
             false
         }
+    }
+}
+
+/// What runs the draft model, and whether that is for want of something better.
+fn draft_device(report: &mut Report, model: &DraftModel) {
+    let name = "draft device";
+    let Some(Fallback { reason, explanation }) = model.fallback() else {
+        return report.line(Mark::Good, name, &model.device().to_string());
+    };
+    report.line(Mark::Slow, name, &format!("{}, since the GPU cannot be used: {explanation}", model.device()));
+    match *reason {
+        "compiler" => report.hint("name the folder of NVRTC's libraries with --cuda-libraries"),
+        "memory" => {
+            report.hint("leave more of the GPU's memory free: start vLLM with a lower --gpu-memory-utilization")
+        }
+        _ => {}
     }
 }

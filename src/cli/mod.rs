@@ -1,6 +1,7 @@
 //! The command line: one file a subcommand.
 
 mod bench;
+mod bench_draft;
 mod bench_proxy;
 mod doctor;
 mod serve;

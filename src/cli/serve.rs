@@ -25,10 +25,11 @@ pub(super) fn run(settings: ServeSettings) -> anyhow::Result<()> {
         .build()
         .context("cannot start the asynchronous runtime")?;
     runtime.block_on(async move {
+        let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
+        setup.insist().await.context("--draft-device cuda")?;
         let listener = listen(settings.listen).with_context(|| format!("cannot listen on {}", settings.listen))?;
         let shutdown = shutdown_signal()?;
         announce(&listener)?;
-        let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
         let sidecar = Sidecar::start(SidecarSettings {
             upstream,
             builder: Arc::new(setup),

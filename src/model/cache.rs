@@ -56,6 +56,11 @@ impl KvStore {
         }
     }
 
+    /// Writes to all that is allocated, so that it is in memory of its own.
+    pub(super) fn occupy(&mut self) {
+        self.runs.iter_mut().for_each(|run| run.fill(0.01));
+    }
+
     /// Writes one position's keys and values of all heads, each [kv_heads, head_dim], into an allocated page of `table`.
     pub(super) fn write(&mut self, table: &[PageId], position: usize, layer: usize, keys: &[f32], values: &[f32]) {
         let (shape, head_dim) = (self.shape, self.shape.head_dim);

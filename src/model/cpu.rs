@@ -2,12 +2,13 @@
 
 use rand::rngs::StdRng;
 
-use super::backend::{Backend, Feed, Outcome, PAGE, Then};
+use super::backend::{Backend, Feed, Outcome, PAGE, PageId, Then};
 use super::cache::{KvStore, PageShape};
 use super::config::ModelConfig;
 use super::error::ModelError;
 use super::forward::Scratch;
-use super::llama::Llama;
+use super::llama::{Layer, Llama};
+use super::matrix::Matrix;
 use super::options::ModelOptions;
 use super::parallel::Threads;
 use super::sample::{Row, draw};
@@ -20,6 +21,7 @@ pub(super) struct CpuBackend {
     llama: Llama,
     threads: Threads,
     pages: usize,
+    page_bytes: usize,
     store: KvStore,
     /// Absent where drafts are drawn from the whole vocabulary.
     shortlist: Option<Shortlist>,
@@ -38,11 +40,28 @@ impl CpuBackend {
         Ok(Self {
             threads: Threads::new(options.threads)?,
             pages: options.pages(shape.bytes())?,
+            page_bytes: shape.bytes(),
             store: KvStore::new(shape),
             shortlist: options.shortlist.and_then(|lasting| Shortlist::new(llama.head(), lasting)),
             scratch: Scratch::default(),
             llama,
         })
+    }
+
+    /// Has the system give the memory of so many pages now, as if they held something.
+    pub(super) fn occupy(&mut self, pages: usize) {
+        self.store.allocate(pages.saturating_sub(1) as PageId);
+        self.store.occupy();
+    }
+
+    /// Bytes that a draft step reads: of weights, and of keys and values for each position.
+    pub(super) fn bytes(&self) -> (f64, f64) {
+        let layer = |layer: &Layer| {
+            [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].into_iter().map(Matrix::bytes).sum::<usize>()
+        };
+        let head = self.shortlist.as_ref().map_or(self.llama.head(), Shortlist::head);
+        let weights = self.llama.layers.iter().map(layer).sum::<usize>() + head.bytes();
+        (weights as f64, self.page_bytes as f64 / PAGE as f64)
     }
 
     /// Sees to it that there is memory for what the feeds write.

@@ -72,7 +72,24 @@ pub enum ModelError {
         /// Ids that the model knows.
         vocabulary: usize,
     },
-    /// The GPU, its driver or its compiler failed. Nothing else of the process is touched.
+    /// There is no GPU: no driver, or one that finds none.
+    #[error("there is no GPU: {0}")]
+    NoGpu(String),
+    /// A GPU is there that the kernels are not made for.
+    #[error("the GPU is too old: it is an sm_{found}, and sm_{needed} or later is needed")]
+    OldGpu {
+        /// Its compute capability: 10 · major + minor.
+        found: usize,
+        /// The least that would do.
+        needed: usize,
+    },
+    /// The kernels' compiler cannot be loaded, or does not compile them.
+    #[error("NVRTC, which compiles the GPU's kernels: {0}")]
+    Compiler(String),
+    /// The GPU has too little free memory.
+    #[error("the GPU's memory is too small: {0}")]
+    GpuMemory(String),
+    /// The GPU or its driver failed in another way. Nothing else of the process is touched.
     #[error("CUDA: {0}")]
     Cuda(String),
     /// No id that may be drafted has a finite logit: the weights are broken, or no id may be drafted.
@@ -81,6 +98,20 @@ pub enum ModelError {
 }
 
 impl ModelError {
+    /// What it is about a GPU that keeps the model from running on it, in a word; none where the GPU has no part in it.
+    #[must_use]
+    pub fn gpu_fault(&self) -> Option<&'static str> {
+        match self {
+            Self::NoGpu(_) => Some("no_gpu"),
+            Self::OldGpu { .. } => Some("architecture"),
+            Self::Compiler(_) => Some("compiler"),
+            Self::GpuMemory(_) => Some("memory"),
+            Self::Unsupported(_) => Some("model"),
+            Self::Cuda(_) => Some("driver"),
+            _ => None,
+        }
+    }
+
     /// Says that `path` is malformed because of `reason`.
     pub(super) fn malformed(path: &std::path::Path, reason: impl ToString) -> Self {
         Self::Malformed { path: path.to_owned(), reason: reason.to_string() }

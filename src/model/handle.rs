@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use tokio::sync::{mpsc, oneshot};
 
 use super::backend::{Backend, PAGE};
-use super::cpu::CpuBackend;
+use super::device::{self, Chosen, Device, Fallback};
 use super::error::ModelError;
 use super::job::{Job, Reply};
 use super::options::ModelOptions;
@@ -21,6 +21,8 @@ use crate::speculation::TokenId;
 pub struct LoadedModel {
     pub(super) backend: Box<dyn Backend>,
     pub(super) options: ModelOptions,
+    pub(super) device: Device,
+    pub(super) fallback: Option<Fallback>,
 }
 
 /// A handle to a running model thread. The thread ends when the last handle and the last sequence are dropped.
@@ -31,6 +33,8 @@ pub struct DraftModel {
     vocabulary: usize,
     max_positions: usize,
     pages: usize,
+    device: Arc<Device>,
+    fallback: Option<Arc<Fallback>>,
 }
 
 /// A rollout's place in the model. Dropping it frees the place; dropping one of its futures abandons that call.
@@ -44,13 +48,25 @@ pub struct Sequence {
 }
 
 impl DraftModel {
-    /// Reads a model into memory. Takes seconds and blocks.
+    /// Reads a model into the memory of what is to compute. Takes seconds and blocks.
     ///
     /// # Errors
     /// Anything but [`ModelError::Stopped`] and the errors of a context.
     pub fn load(source: &ModelSource, options: &ModelOptions) -> Result<LoadedModel, ModelError> {
-        let backend = Box::new(CpuBackend::load(source, options)?);
-        Ok(LoadedModel { backend, options: options.clone() })
+        let Chosen { backend, device, fallback } = device::open(source, options)?;
+        Ok(LoadedModel { backend, options: options.clone(), device, fallback })
+    }
+
+    /// What computes.
+    #[must_use]
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Why it is not the GPU that is there, if it is not.
+    #[must_use]
+    pub fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_deref()
     }
 
     /// Ids that the model has logits for.
@@ -107,6 +123,12 @@ impl DraftModel {
         self.shared.recalled.load(Ordering::Relaxed)
     }
 
+    /// Failures that ended the model thread: at most one.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.shared.failures.load(Ordering::Relaxed)
+    }
+
     /// A new, empty sequence. Free until its first call.
     #[must_use]
     pub fn sequence(&self) -> Sequence {
@@ -130,7 +152,7 @@ impl LoadedModel {
     /// # Errors
     /// [`ModelError::Threads`].
     pub fn spawn(self) -> Result<DraftModel, ModelError> {
-        let Self { backend, options } = self;
+        let Self { backend, options, device, fallback } = self;
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel(options.queue.max(1));
         let limit = options.max_positions.unwrap_or(usize::MAX);
@@ -140,6 +162,8 @@ impl LoadedModel {
             vocabulary: backend.config().vocabulary,
             max_positions: backend.config().max_positions.min(limit).min(backend.pages().saturating_mul(PAGE)),
             pages: backend.pages(),
+            device: Arc::new(device),
+            fallback: fallback.map(Arc::new),
         };
         let worker = Worker::new(backend, &options, shared);
         std::thread::Builder::new()

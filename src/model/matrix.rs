@@ -61,6 +61,16 @@ impl Matrix {
         self.rows
     }
 
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::F32(values) => size_of_val(values.as_slice()),
+            Weights::Q8_0(Blocks { weights, scales, .. }) => {
+                size_of_val(weights.as_slice()) + size_of_val(scales.as_slice())
+            }
+        }
+    }
+
     /// A copy of the first `count` rows.
     pub(super) fn first_rows(&self, count: usize) -> Self {
         let weights = match &self.weights {

@@ -7,17 +7,20 @@
 //! vocabulary, drafts are drawn from a list of the ids that come up.
 //!
 //! ```text
-//! Sequence ── commands ──► worker ──► backend ──► cpu ──► llama ◄── weights ◄── ModelSource
-//!                            │                      └───► cache: what the pages hold
+//! Sequence ── commands ──► worker ──► backend ─┬► cpu ──► llama ◄── weights ◄── ModelSource
+//!                            │                 │   └───► cache: what the pages hold
+//!                            │                 └► cuda: the same on a GPU     (device: which of the two)
 //!                            └► schedule, admission, slot ──► pages: who holds which
 //! ```
 
 mod admission;
 mod backend;
+mod bench;
 mod cache;
 mod config;
 mod cpu;
 mod cuda;
+mod device;
 mod error;
 #[cfg(test)]
 pub(crate) mod fixture;
@@ -43,9 +46,11 @@ mod tests;
 mod weights;
 mod worker;
 
-pub use cuda::{BenchModel, CudaBench, CudaOptions, KnownShape, Measured};
+pub use bench::{Agreement, Cell, DraftBench, Measured, Misfit};
+pub use cuda::CudaOptions;
+pub use device::{Device, DeviceChoice, Fallback};
 pub use error::ModelError;
 pub use handle::{DraftModel, LoadedModel, Sequence};
 pub use options::{DEFAULT_CACHE_MIB, ModelOptions, Precision};
 pub use sample::{DraftSampling, DraftedToken};
-pub use weights::{ModelSource, gguf_vocabulary};
+pub use weights::{KnownShape, ModelSource, gguf_vocabulary};

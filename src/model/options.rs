@@ -1,6 +1,8 @@
 //! How the draft model is held in memory and how it runs.
 
 use super::backend::PageId;
+use super::cuda::CudaOptions;
+use super::device::DeviceChoice;
 use super::error::ModelError;
 
 /// How the weight matrices are held.
@@ -20,13 +22,17 @@ pub const DEFAULT_CACHE_MIB: usize = 4096;
 /// Settings of a draft model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelOptions {
-    /// How the weight matrices are held.
+    /// What computes.
+    pub device: DeviceChoice,
+    /// Where CUDA is, for a GPU.
+    pub cuda: CudaOptions,
+    /// How the CPU holds the weight matrices; a GPU holds them in bfloat16.
     pub precision: Precision,
-    /// Threads that compute, at least 1. With 1, the model thread computes alone.
+    /// The CPU's threads, at least 1. With 1, the model thread computes alone.
     pub threads: usize,
     /// Bytes for keys and values. Sequences that begin alike share them; beyond it, those of the sequence that was not used
     /// for longest are dropped, and computed again when it returns. No context is longer than it holds. On the CPU it is
-    /// taken from the system as it is first written.
+    /// taken from the system as it is first written; on a GPU at once, as much of it as is free.
     pub cache_bytes: usize,
     /// Positions a sequence may have, if fewer than the model's own limit.
     pub max_positions: Option<usize>,
@@ -35,7 +41,7 @@ pub struct ModelOptions {
     pub rows_per_pass: usize,
     /// Commands that may wait for the model thread; callers wait beyond it.
     pub queue: usize,
-    /// With a vocabulary of more than twice this: drafts are drawn from so many of its lowest ids and at most as many
+    /// On the CPU, with a vocabulary of more than twice this: drafts are drawn from so many of its lowest ids and at most as many
     /// others, learnt from contexts. None: from all of it.
     pub shortlist: Option<usize>,
     /// Seed of the thread's random numbers; the system's entropy if absent.
@@ -58,6 +64,8 @@ impl ModelOptions {
 impl Default for ModelOptions {
     fn default() -> Self {
         Self {
+            device: DeviceChoice::Cpu,
+            cuda: CudaOptions::default(),
             precision: Precision::Q8_0,
             threads: 1,
             cache_bytes: DEFAULT_CACHE_MIB << 20,

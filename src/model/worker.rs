@@ -46,6 +46,8 @@ pub(super) struct Shared {
     pub(super) rows: AtomicU64,
     /// The same.
     pub(super) used_ahead: AtomicU64,
+    /// Steps that failed, or panics: the first ends the thread.
+    pub(super) failures: AtomicU64,
     /// Set once, to end the thread.
     pub(super) stop: AtomicBool,
     /// The next sequence's number.
@@ -63,12 +65,13 @@ pub(super) struct Worker {
     unsettled: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
-/// Says so when the thread dies of a panic.
-struct Obituary;
+/// Says and counts it when the thread dies of a panic.
+struct Obituary(Arc<Shared>);
 
 impl Drop for Obituary {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.0.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the draft model's thread panicked; rollouts go on without it");
         }
     }
@@ -90,7 +93,7 @@ impl Worker {
     /// Serves commands until the last handle is gone or the thread is told to stop. Whatever waits then learns of it
     /// by its channel closing.
     pub(super) fn run(mut self, mut commands: mpsc::Receiver<Command>) {
-        let _obituary = Obituary;
+        let _obituary = Obituary(Arc::clone(&self.shared));
         loop {
             if self.slots.is_idle() {
                 #[cfg(test)]
@@ -108,6 +111,7 @@ impl Worker {
             }
             self.slots.sweep();
             if let Err(error) = self.pass() {
+                self.shared.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, "the draft model failed; rollouts go on without it");
                 return;
             }

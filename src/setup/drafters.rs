@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::config::TargetSettings;
 use crate::draft::{Drafter, NeuralDrafter, NgramDrafter};
-use crate::model::{DraftModel, ModelError, ModelOptions, ModelSource};
+use crate::model::{DraftModel, ModelError, ModelSource};
 use crate::rollout::DrafterFactory;
 use crate::telemetry::{Kind, Metrics};
 
@@ -36,7 +36,7 @@ impl DrafterFactory for Factory {
 /// When a figure of the same name is there already.
 pub fn watch(model: &DraftModel, metrics: &Metrics) -> prometheus::Result<()> {
     type Read = fn(&DraftModel) -> u64;
-    let figures: [(Kind, &str, &str, Read); 7] = [
+    let figures: [(Kind, &str, &str, Read); 8] = [
         (Kind::Gauge, "sequences", "Rollouts whose keys and values the draft model holds.", |model| {
             model.active_sequences() as u64
         }),
@@ -63,11 +63,18 @@ pub fn watch(model: &DraftModel, metrics: &Metrics) -> prometheus::Result<()> {
             "Tokens drafted while the server verified that became part of a draft.",
             DraftModel::used_ahead,
         ),
+        (
+            Kind::Counter,
+            "failures_total",
+            "Steps that failed and ended the draft model; rollouts went on without it.",
+            DraftModel::failures,
+        ),
     ];
     for (kind, name, help, read) in figures {
         let model = model.clone();
         metrics.figure(kind, &format!("sidedraft_draft_model_{name}"), help, move || read(&model))?;
     }
+    metrics.draft.runs_on(model.device(), model.fallback());
     Ok(())
 }
 
@@ -82,18 +89,20 @@ pub enum DraftModelError {
     Load(String),
 }
 
+impl DraftModelError {
+    /// Whether a GPU is the cause.
+    pub(super) fn is_gpus(&self) -> bool {
+        matches!(self, Self::Model(error) if error.gpu_fault().is_some())
+    }
+}
+
 /// Loads and starts the draft model at `path`, off the asynchronous threads.
 ///
 /// # Errors
 /// When it cannot be loaded or started.
 pub async fn load_draft_model(path: &Path, settings: &TargetSettings) -> Result<DraftModel, DraftModelError> {
     let source = ModelSource::from_path(path);
-    let options = ModelOptions {
-        precision: settings.precision(),
-        threads: settings.draft_threads,
-        cache_bytes: settings.draft_cache_mib.saturating_mul(1 << 20),
-        ..ModelOptions::default()
-    };
+    let options = settings.model_options();
     let load = move || DraftModel::load(&source, &options).and_then(|loaded| loaded.spawn());
     let loaded = tokio::task::spawn_blocking(load).await;
     Ok(loaded.map_err(|error| DraftModelError::Load(error.to_string()))??)

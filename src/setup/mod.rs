@@ -13,8 +13,8 @@ pub use vocabulary::compare_with_draft;
 
 use crate::api::readiness::BuildFuture;
 use crate::api::{EngineBuilder, Readiness};
-use crate::config::{DrafterChoice, TargetSettings};
-use crate::model::DraftModel;
+use crate::config::{DraftDeviceChoice, DrafterChoice, TargetSettings};
+use crate::model::{DraftModel, Fallback};
 use crate::rollout::controller::Policy;
 use crate::rollout::{Control, DrafterFactory, Engine, EngineSettings};
 use crate::speculation::{AcceptanceRule, Lossless};
@@ -65,10 +65,26 @@ impl Setup {
         Self { drafters: Some(drafters), ..self }
     }
 
+    /// Loads the draft model now where the settings insist on a GPU: whoever does is told at once that there is none to be
+    /// had. What is wrong with the model itself is found later, and gone on without.
+    ///
+    /// # Errors
+    /// When the GPU cannot be used.
+    pub async fn insist(&self) -> Result<(), DraftModelError> {
+        let Some(path) = self.settings.drafting_model() else { return Ok(()) };
+        if self.settings.draft_device != DraftDeviceChoice::Cuda {
+            return Ok(());
+        }
+        let load = || async { load_draft_model(path, &self.settings).await.map(Some) };
+        match self.draft_model.get_or_try_init(load).await {
+            Err(error) if error.is_gpus() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The draft model, loaded at the first call; none if there is to be none or it cannot be had, which is counted.
     async fn draft_model(&self) -> Option<DraftModel> {
-        let wanted = matches!(self.settings.drafter, DrafterChoice::Auto | DrafterChoice::Neural);
-        let path = self.settings.draft_model.as_deref().filter(|_| wanted);
+        let path = self.settings.drafting_model();
         let model = self.draft_model.get_or_init(|| async {
             match load_draft_model(path?, &self.settings).await {
                 Ok(model) => Some(model),
@@ -82,15 +98,24 @@ impl Setup {
         model.await.clone()
     }
 
+    /// Says what runs the draft model and shows its figures, the first time.
+    fn introduce(&self, model: &DraftModel) {
+        self.watched.call_once(|| {
+            if let Some(Fallback { reason, explanation }) = model.fallback() {
+                tracing::warn!(reason, explanation, "the draft model runs on the CPU: the GPU cannot be used");
+            }
+            tracing::info!(device = %model.device(), positions = model.max_positions(), "the draft model is loaded");
+            if let Err(error) = watch(model, &self.metrics) {
+                tracing::error!(%error, "the draft model's figures are not on the metrics page");
+            }
+        });
+    }
+
     /// The drafters that fit the target's vocabulary.
     async fn factory(&self, tokenizer: &Tokenizer) -> Factory {
         let mut factory = Factory::default();
         if let Some(model) = self.draft_model().await {
-            self.watched.call_once(|| {
-                if let Err(error) = watch(&model, &self.metrics) {
-                    tracing::error!(%error, "the draft model's figures are not on the metrics page");
-                }
-            });
+            self.introduce(&model);
             let path = self.settings.draft_model.as_deref();
             let all = tokenizer.vocabulary_size();
             match path.map_or(Ok(all), |path| compare_with_draft(tokenizer, path)) {

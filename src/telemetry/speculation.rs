@@ -8,6 +8,7 @@ use super::members::Members;
 use super::metrics::{SECONDS, add, counter, counters, seconds};
 use super::timer::Timer;
 use crate::draft::DraftError;
+use crate::model::{Device, Fallback};
 
 /// Proposals, verification and acceptance. The acceptance counters bear the names under which vLLM counts its own
 /// speculation, so that dashboards made for it work.
@@ -178,6 +179,8 @@ pub struct DraftMetrics {
     durations: Members<&'static str, Histogram>,
     failures: IntCounterVec,
     available: IntGaugeVec,
+    model: IntGaugeVec,
+    fallbacks: IntCounterVec,
 }
 
 impl DraftMetrics {
@@ -206,7 +209,31 @@ impl DraftMetrics {
                     &["drafter"],
                 )?,
             )?,
+            model: add(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "sidedraft_draft_model_info",
+                        "1 for what runs the draft model: cpu, or cuda and the GPU's name.",
+                    ),
+                    &["device", "name"],
+                )?,
+            )?,
+            fallbacks: counters(
+                registry,
+                "sidedraft_draft_model_fallbacks_total",
+                "Draft models that run on the CPU because the GPU that is there cannot be used, by why.",
+                &["reason"],
+            )?,
         })
+    }
+
+    /// Says what runs the draft model, and counts it if that is for want of something better.
+    pub fn runs_on(&self, device: &Device, fallback: Option<&Fallback>) {
+        self.model.with_label_values(&[device.kind(), device.name()]).set(1);
+        if let Some(fallback) = fallback {
+            self.fallbacks.with_label_values(&[fallback.reason]).inc();
+        }
     }
 
     /// Counts a proposal.
@@ -230,5 +257,27 @@ impl DraftMetrics {
         if let Some(reason) = missing_because {
             self.failures.with_label_values(&[drafter, reason]).inc();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Metrics;
+    use super::*;
+
+    #[test]
+    fn a_draft_model_without_its_gpu_is_counted_by_why() {
+        let metrics = Metrics::register().unwrap();
+        metrics.draft.runs_on(&Device::Cuda { name: "NVIDIA H100".into() }, None);
+        let page = metrics.encode();
+        assert!(page.contains("sidedraft_draft_model_info{device=\"cuda\",name=\"NVIDIA H100\"} 1\n"), "{page}");
+        assert!(!page.contains("sidedraft_draft_model_fallbacks_total"), "{page}");
+
+        let metrics = Metrics::register().unwrap();
+        let fallback = Fallback { reason: "memory", explanation: "too small".into() };
+        metrics.draft.runs_on(&Device::Cpu, Some(&fallback));
+        let page = metrics.encode();
+        assert!(page.contains("sidedraft_draft_model_info{device=\"cpu\",name=\"\"} 1\n"), "{page}");
+        assert!(page.contains("sidedraft_draft_model_fallbacks_total{reason=\"memory\"} 1\n"), "{page}");
     }
 }

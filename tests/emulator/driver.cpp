@@ -38,12 +38,24 @@ extern "C" size_t fake_noted(char* text, size_t size) {
     return length;
 }
 
+// What it pretends: bytes that are free, those of them that others have taken once something was allocated, the compute
+// capability, and whether graphs fail.
+static size_t free_bytes = (size_t)1 << 28, taken_later, major_version = 9, failing;
+extern "C" void fake_free(size_t bytes) { free_bytes = bytes; }
+extern "C" void fake_taken(size_t bytes) { taken_later = bytes; }
+extern "C" void fake_major(size_t major) { major_version = major; }
+extern "C" void fake_fail(size_t fail) { failing = fail; }
+
 extern "C" int cuGetErrorName(int, const char** text) { *text = "FAKE"; return SUCCESS; }
 extern "C" int cuGetErrorString(int, const char** text) { *text = "as asked"; return SUCCESS; }
 extern "C" int cuInit(u32) { return SUCCESS; }
 extern "C" int cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? SUCCESS : 101; }
+extern "C" int cuDeviceGetName(char* name, int size, int) {
+    strncpy(name, "a driver that computes nothing", size);
+    return SUCCESS;
+}
 extern "C" int cuDeviceGetAttribute(int* value, int attribute, int) {
-    *value = attribute == 16 ? 132 : attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 97 ? 227 << 10 : -1;
+    *value = attribute == 16 ? 132 : attribute == 75 ? (int)major_version : attribute == 76 ? 0 : attribute == 97 ? 227 << 10 : -1;
     return SUCCESS;
 }
 extern "C" int cuDevicePrimaryCtxRetain(void** context, int) { *context = &noted; released = false; return SUCCESS; }
@@ -86,7 +98,12 @@ extern "C" int cuMemsetD8Async(void* place, unsigned char value, size_t bytes, v
     memset(place, value, bytes);
     return SUCCESS;
 }
-extern "C" int cuMemGetInfo_v2(size_t* free, size_t* total) { *free = *total = (size_t)1 << 28; return SUCCESS; }
+extern "C" int cuMemGetInfo_v2(size_t* free, size_t* total) {
+    *total = free_bytes;
+    // More than the host's staging memory was allocated.
+    *free = free_bytes - (memory.size() > 1 ? taken_later : 0);
+    return SUCCESS;
+}
 extern "C" int cuMemcpyHtoDAsync_v2(void* to, const void* from, size_t bytes, void*) {
     memcpy(to, from, bytes);
     return outside_recording("upload");
@@ -148,6 +165,7 @@ extern "C" int cuGraphExecDestroy(void* graph) {
 }
 extern "C" int cuGraphLaunch(void* instance, void*) {
     Graph* graph = (Graph*)instance;
+    if (failing) return 719;
     note("graph of " + std::to_string(graph->kernels) + ", " + std::to_string(graph->chained) + " chained");
     return SUCCESS;
 }

@@ -7,6 +7,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
 use super::support::fake_vllm::{FakeConfig, FakeVllm, TextCodec};
+use super::tiny_llama;
 
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_sidedraft"));
@@ -27,6 +28,9 @@ async fn settings_that_make_no_sense_are_one_line_on_standard_error() {
         vec!["--upstream", "ftp://127.0.0.1"],
         vec!["--upstream", "http://127.0.0.1:9?a=b"],
         [&fine[..], &["--drafter", "neural"]].concat(),
+        [&fine[..], &["--draft-device", "cuda"]].concat(),
+        [&fine[..], &["--draft-device", "cuda", "--draft-model", "/m", "--draft-precision", "f32"]].concat(),
+        [&fine[..], &["--draft-device", "cuda", "--draft-model", "/m", "--draft-threads", "2"]].concat(),
         [&fine[..], &["--ngram-min", "5", "--ngram-max", "3"]].concat(),
         [&fine[..], &["--upstream-api-key", "a\nb"]].concat(),
     ] {
@@ -49,6 +53,7 @@ async fn flags_that_do_not_exist_or_have_no_such_value_are_refused_in_one_line()
         vec!["serve", "--upstream", "http://h", "--draft-tokens", "0"],
         vec!["serve", "--upstream", "http://h", "--draft-tokens", "65"],
         vec!["serve", "--upstream", "http://h", "--strategy", "magic"],
+        vec!["serve", "--upstream", "http://h", "--draft-device", "tpu"],
         vec!["doctor", "--nonsense"],
     ] {
         let output = run(&flags).await;
@@ -58,6 +63,62 @@ async fn flags_that_do_not_exist_or_have_no_such_value_are_refused_in_one_line()
         assert!(said.starts_with("sidedraft: "), "{said}");
     }
     assert_eq!(run(&[]).await.status.code(), Some(2));
+}
+
+/// Flags for a draft model on a GPU where there is none: whoever runs the tests may have one, so it is hidden.
+async fn without_a_gpu(arguments: &[&str], folder: &std::path::Path) -> Output {
+    let draft = ["--draft-model", folder.to_str().unwrap()];
+    let mut command = command(&[arguments, &draft].concat());
+    command.env("CUDA_VISIBLE_DEVICES", "").output().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_gpu_that_is_insisted_on_and_is_not_there_is_said_at_the_start() {
+    let fake = FakeVllm::start_default().await;
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama::write(folder.path(), fake.codec(), 64);
+    let url = fake.url();
+    let serve = ["serve", "--upstream", &url, "--listen", "127.0.0.1:0", "--log", "off", "--draft-device", "cuda"];
+    let output = without_a_gpu(&serve, folder.path()).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    assert!(said.starts_with("sidedraft: --draft-device cuda: there is no GPU: "), "{said}");
+    assert_eq!(said.trim_end().lines().count(), 1, "{said}");
+
+    let output = without_a_gpu(&["doctor", "--upstream", &url, "--draft-device", "cuda"], folder.path()).await;
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(!output.status.success() && report.contains("there is no GPU"), "{report}");
+    let output = without_a_gpu(&["doctor", "--upstream", &url], folder.path()).await;
+    let report = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{report}");
+    assert!(report.lines().any(|line| line.starts_with("ok    draft device") && line.ends_with("the CPU")), "{report}");
+}
+
+#[tokio::test]
+async fn what_a_draft_model_costs_is_a_table_with_a_comparison_above_it() {
+    let fake = FakeVllm::start_default().await;
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama::write(folder.path(), fake.codec(), 64);
+    let json = folder.path().join("figures.json");
+    let flags = ["--model", folder.path().to_str().unwrap(), "--json", json.to_str().unwrap(), "--device", "cpu"];
+    let lists = ["--batches", "1,2", "--contexts", "8,1000000", "--lengths", "2", "--rounds", "3", "--check", "40"];
+    let bench = [&["bench", "draft"], &flags[..], &lists].concat();
+    let output = run(&bench).await;
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(said.contains("Q8_0 on the CPU, one thread") && said.contains("40 positions"), "{said}");
+    let rows: Vec<&str> = said.lines().filter(|line| line.starts_with("| ")).skip(1).collect();
+    assert!(rows[0].starts_with("| 1 | 8 | 2 |") && rows[0].ends_with("| 3 |"), "{said}");
+    assert!(rows.len() == 4 && rows[1].contains("the model has") && rows[3].contains("the model has"), "{said}");
+    let figures: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!((&figures["device"], &figures["fallback"]), (&json!("cpu"), &Value::Null));
+    assert_eq!((figures["cells"].as_array().unwrap().len(), &figures["agreement"]["positions"]), (4, &json!(40)));
+    assert!(figures["cells"][0]["micros_per_step"].as_f64().unwrap() > 0.0);
+
+    let output = run(&[&bench[..], &["--most-error", "1e-9"]].concat()).await;
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success() && said.contains("logits are off by"), "{said}");
+    assert!(run(&["bench", "draft"]).await.status.code() == Some(2));
 }
 
 #[tokio::test]

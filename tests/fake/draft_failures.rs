@@ -92,6 +92,17 @@ async fn a_draft_model_that_stops_is_done_without() {
     let after = sidecar.complete(&greedy(20)).await;
     assert_eq!((&during["choices"], &after["choices"]), (&before["choices"], &before["choices"]));
     assert!((failures(&sidecar, "neural", "stopped") - 2.0).abs() < 1e-9);
+    assert!(sidecar.metric("sidedraft_draft_model_failures_total", "").abs() < 1e-9, "it was told to stop");
+}
+
+#[tokio::test]
+async fn what_runs_the_draft_model_is_on_the_metrics_page() {
+    let fake = FakeVllm::start_default().await;
+    let folder = tempfile::tempdir().unwrap();
+    tiny_llama::write(folder.path(), fake.codec(), 64);
+    let sidecar = with_model(&fake, &folder, &["--draft-device", "cpu"]).await;
+    assert!((sidecar.metric("sidedraft_draft_model_info", "device=\"cpu\",name=\"\"") - 1.0).abs() < 1e-9);
+    assert!(sidecar.metric("sidedraft_draft_model_fallbacks_total", "").abs() < 1e-9, "the CPU was asked for");
 }
 
 #[tokio::test]

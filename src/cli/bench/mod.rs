@@ -23,7 +23,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::bench_proxy;
+use super::{bench_draft, bench_proxy};
 use settings::CompareSettings;
 
 /// `sidedraft bench`, alone or with a subcommand.
@@ -41,12 +41,16 @@ pub(super) struct BenchCommand {
 enum OtherBench {
     /// Measure what forwarding costs, beside nginx where there is one
     Proxy(bench_proxy::Settings),
+    /// Measure what a draft model costs on this machine, and compare it with float32
+    Draft(bench_draft::Settings),
 }
 
 /// Runs what the command line asks for.
 pub(super) fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
-    if let Some(OtherBench::Proxy(settings)) = &command.other {
-        return bench_proxy::run(settings);
+    match &command.other {
+        Some(OtherBench::Proxy(settings)) => return bench_proxy::run(settings),
+        Some(OtherBench::Draft(settings)) => return bench_draft::run(settings),
+        None => {}
     }
     let Some(settings) = command.compare else { anyhow::bail!("nothing to measure: give --workload") };
     compare::compare(&settings)

@@ -17,11 +17,11 @@ pub(super) struct Compiler {
 
 impl Compiler {
     /// # Errors
-    /// [`ModelError::Cuda`] if the library is not there.
+    /// [`ModelError::Compiler`] if the library is not there.
     pub(super) fn new() -> Result<Self, ModelError> {
         // SAFETY: looks for the library by its names, and loads it.
         if !unsafe { sys::is_culib_present() } {
-            return Err(ModelError::Cuda("NVRTC (libnvrtc) is not installed".into()));
+            return Err(ModelError::Compiler("its library (libnvrtc) is not found".into()));
         }
         let (mut major, mut minor) = (0, 0);
         // SAFETY: both point to integers that live on.
@@ -38,16 +38,16 @@ impl Compiler {
     /// Compiles a module's source for a compute capability (10 · major + minor).
     ///
     /// # Errors
-    /// [`ModelError::Cuda`] with what the compiler says.
+    /// [`ModelError::Compiler`] with what it says.
     pub(super) fn compile(&self, source: &str, capability: usize) -> Result<Vec<u8>, ModelError> {
         let text = [source::intrinsics(), "\n", source].concat();
-        let text = CString::new(text).map_err(|error| ModelError::Cuda(error.to_string()))?;
+        let text = CString::new(text).map_err(|error| ModelError::Compiler(error.to_string()))?;
         let program = Program(result::create_program(&text, None).map_err(|error| failed(error.0))?);
         let options: Vec<String> =
             OPTIONS.iter().map(|option| (*option).to_owned()).chain([format!("-arch=sm_{capability}")]).collect();
         // SAFETY: the program was created and not destroyed.
         if let Err(error) = unsafe { result::compile_program(program.0, &options) } {
-            return Err(ModelError::Cuda(format!("{}:\n{}", failed(error.0), program.log())));
+            return Err(ModelError::Compiler(format!("{:?}:\n{}", error.0, program.log())));
         }
         let mut size = 0;
         // SAFETY: the program is compiled, and `size` lives on.
@@ -83,7 +83,7 @@ fn check(status: sys::nvrtcResult) -> Result<(), ModelError> {
 }
 
 fn failed(status: sys::nvrtcResult) -> ModelError {
-    ModelError::Cuda(format!("NVRTC: {status:?}"))
+    ModelError::Compiler(format!("{status:?}"))
 }
 
 #[cfg(test)]
@@ -91,10 +91,10 @@ pub(super) mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
-    use crate::model::cuda::bench::KnownShape;
     use crate::model::cuda::geometry::Machine;
     use crate::model::cuda::libraries::preload;
     use crate::model::cuda::source::{ModuleId, Shape};
+    use crate::model::weights::KnownShape;
 
     /// Where the test target's Python environment has NVRTC.
     pub(in crate::model::cuda) fn nvrtc_folder() -> PathBuf {
@@ -113,7 +113,8 @@ pub(super) mod tests {
 
     fn compiles(known: KnownShape, bias: bool) {
         let compiler = nvrtc();
-        let (config, qk_norms) = known.config();
+        let config = known.config();
+        let qk_norms = config.architecture.has_head_norms();
         let shape = Shape { config, bias, qk_norms };
         for (capability, multiprocessors, shared) in [(80, 108, 163 << 10), (90, 132, 227 << 10), (100, 148, 227 << 10)]
         {

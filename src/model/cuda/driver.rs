@@ -18,6 +18,8 @@ use crate::model::error::ModelError;
 const STAGING: usize = 8 << 20;
 /// Shared memory that a kernel has without asking.
 const PLAIN_SHARED: usize = 48 << 10;
+/// The first compute capability that has all that the kernels use.
+const OLDEST: usize = 80;
 /// The first compute capability on which kernels of a stream can overlap.
 const CHAINING: usize = 90;
 
@@ -57,27 +59,46 @@ impl Drop for Graph {
     }
 }
 
+/// A GPU that the kernels are made for, and their compiler.
+pub(super) struct Found {
+    device: sys::CUdevice,
+    machine: Machine,
+    compiler: Compiler,
+    /// As the driver calls it.
+    pub(super) name: String,
+}
+
+/// Looks for a GPU. Takes none of its memory.
+///
+/// # Errors
+/// [`ModelError::NoGpu`] where there is no driver or no such GPU, [`ModelError::OldGpu`], [`ModelError::Compiler`] where
+/// there is no NVRTC, and [`ModelError::Cuda`].
+pub(super) fn find(options: &CudaOptions) -> Result<Found, ModelError> {
+    // SAFETY: looks for the driver's library by its names, and loads it.
+    if !unsafe { sys::is_culib_present() } {
+        return Err(ModelError::NoGpu("no driver (libcuda) is installed".into()));
+    }
+    result::init().map_err(failed)?;
+    let ordinal = i32::try_from(options.ordinal).unwrap_or(i32::MAX);
+    let device = result::device::get(ordinal).map_err(failed)?;
+    let name = result::device::get_name(device).map_err(failed)?;
+    let machine = machine(device)?;
+    if machine.capability < OLDEST {
+        return Err(ModelError::OldGpu { found: machine.capability, needed: OLDEST });
+    }
+    if let Some(folder) = &options.libraries {
+        preload(folder).map_err(|error| ModelError::Compiler(error.to_string()))?;
+    }
+    Ok(Found { device, machine, compiler: Compiler::new()?, name })
+}
+
 impl Gpu {
     /// Opens a GPU for a model of a shape.
     ///
     /// # Errors
-    /// [`ModelError::Cuda`] where there is no driver, no NVRTC, no such GPU, or an older one than sm_80.
+    /// Those of [`find`].
     pub(super) fn open(options: &CudaOptions, shape: Shape) -> Result<Self, ModelError> {
-        // SAFETY: looks for the driver's library by its names, and loads it.
-        if !unsafe { sys::is_culib_present() } {
-            return Err(ModelError::Cuda("no driver (libcuda) is installed".into()));
-        }
-        if let Some(folder) = &options.libraries {
-            preload(folder)?;
-        }
-        let compiler = Compiler::new()?;
-        result::init().map_err(failed)?;
-        let ordinal = i32::try_from(options.ordinal).unwrap_or(i32::MAX);
-        let device = result::device::get(ordinal).map_err(failed)?;
-        let machine = machine(device)?;
-        if machine.capability < 80 {
-            return Err(ModelError::Cuda(format!("sm_{} is too old: sm_80 is needed", machine.capability)));
-        }
+        let Found { device, machine, compiler, .. } = find(options)?;
         // SAFETY: the device was just got; what is retained is released when this value is dropped.
         let context = unsafe { result::primary_ctx::retain(device) }.map_err(failed)?;
         let mut gpu = Self {
@@ -367,5 +388,13 @@ fn machine(device: sys::CUdevice) -> Result<Machine, ModelError> {
 }
 
 fn failed(error: result::DriverError) -> ModelError {
-    ModelError::Cuda(format!("{error:?}"))
+    use sys::cudaError_enum as Status;
+    match error.0 {
+        Status::CUDA_ERROR_NO_DEVICE | Status::CUDA_ERROR_INVALID_DEVICE => {
+            ModelError::NoGpu("the driver finds none".into())
+        }
+        Status::CUDA_ERROR_STUB_LIBRARY => ModelError::NoGpu("the driver (libcuda) is a stub".into()),
+        Status::CUDA_ERROR_OUT_OF_MEMORY => ModelError::GpuMemory("the driver has no more to give".into()),
+        _ => ModelError::Cuda(format!("{error:?}")),
+    }
 }

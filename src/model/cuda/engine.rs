@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use super::batch::{self, Bucket, DRAWN, MOST_STEPS, Part};
 use super::device::{Address, Device, Work};
 use super::driver::Gpu;
-use super::geometry::{LONG_PASS, QUERIES, Width};
+use super::geometry::{LONG_PASS, Product, QUERIES, Width};
 use super::passes::{LayerPlaces, Places, Planner};
 use super::prefill;
 use super::source::Shape;
@@ -49,7 +49,8 @@ impl<D: Device> Engine<D> {
     /// if that is less.
     ///
     /// # Errors
-    /// [`ModelError::Unsupported`] for a shape that the kernels do not take; [`ModelError::Cuda`].
+    /// [`ModelError::Unsupported`] for a shape that the kernels do not take; [`ModelError::GpuMemory`];
+    /// [`ModelError::Cuda`].
     pub(super) fn new(mut device: D, weights: &Weights, cache: usize) -> Result<Self, ModelError> {
         check(&weights.config)?;
         let config = weights.config.clone();
@@ -116,15 +117,11 @@ impl<D: Device> Engine<D> {
         let page = page_bytes(&config);
         let pages = (cache.min(device.free()?.saturating_sub(KEPT_BACK)) / page).saturating_sub(1);
         if pages == 0 {
-            return Err(ModelError::Cuda("no memory is left for keys and values".into()));
+            return Err(ModelError::GpuMemory("none is left for keys and values".into()));
         }
         places.cache = device.allocate((pages + 1) * page)?;
         let planner = Planner { config, machine, places };
         Ok(Self { device, planner, pages, longest, graphs: HashMap::new(), packed: Vec::new() })
-    }
-
-    fn config(&self) -> &ModelConfig {
-        &self.planner.config
     }
 
     #[cfg(test)]
@@ -134,6 +131,18 @@ impl<D: Device> Engine<D> {
 
     fn upload(&mut self) -> Result<(), ModelError> {
         self.device.upload(self.planner.places.inputs, &self.packed)
+    }
+
+    /// Bytes that a draft step reads: of weights, each once, and of keys and values for each position.
+    pub(super) fn bytes(&self) -> (f64, f64) {
+        let config = self.config();
+        let weights = |product: Product| {
+            let (rows, columns) = product.matrix(config);
+            rows * columns * size_of::<Bf16>()
+        };
+        let layer: usize = [Product::Qkv, Product::Output, Product::GateUp, Product::Down].map(weights).iter().sum();
+        let all = layer * config.layers + weights(Product::Head);
+        (all as f64, page_bytes(config) as f64 / PAGE as f64)
     }
 
     /// Runs parts of at most [`Width::MOST`] rows into the cache.

@@ -236,13 +236,13 @@ pub(super) fn slices(config: &ModelConfig) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cuda::bench::KnownShape;
+    use crate::model::weights::KnownShape;
 
     const H100: Machine = Machine { multiprocessors: 132, shared: 227 << 10, capability: 90 };
     const A10: Machine = Machine { multiprocessors: 72, shared: 99 << 10, capability: 86 };
 
     fn qwen3() -> ModelConfig {
-        KnownShape::Qwen3.config().0
+        KnownShape::Qwen3.config()
     }
 
     /// The share of the multiprocessors' time in which they have work.
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn every_launch_fits_the_shared_memory() {
-        for config in [KnownShape::Qwen3, KnownShape::Llama1b, KnownShape::SmolLm2].map(|known| known.config().0) {
+        for config in [KnownShape::Qwen3, KnownShape::Llama1b, KnownShape::SmolLm2].map(KnownShape::config) {
             for machine in [H100, A10] {
                 for product in Product::ALL {
                     for rows in 1..=Width::MOST {

@@ -12,7 +12,6 @@
 #![allow(unsafe_code, reason = "calls into the CUDA libraries; each block says why it is sound")]
 
 mod batch;
-mod bench;
 mod binaries;
 mod compiler;
 mod device;
@@ -25,9 +24,10 @@ mod loader;
 mod passes;
 mod prefill;
 mod source;
+mod start;
 #[cfg(test)]
 mod tests;
 mod weights;
 
-pub use bench::{BenchModel, CudaBench, KnownShape, Measured};
 pub use libraries::CudaOptions;
+pub(super) use start::{open, open_measured};

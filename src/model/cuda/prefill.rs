@@ -100,12 +100,12 @@ impl Planner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::cuda::bench::KnownShape;
+    use crate::model::weights::KnownShape;
 
     #[test]
     fn every_product_of_a_long_pass_is_prepared() {
         for known in [KnownShape::Qwen3, KnownShape::Llama1b, KnownShape::SmolLm2] {
-            let (config, _) = known.config();
+            let config = known.config();
             for bias in [false, true] {
                 let prepared = shapes(&config, bias);
                 for rows in 1..=LONG_PASS {
@@ -118,7 +118,7 @@ mod tests {
     #[test]
     fn queries_of_a_run_fit_in_a_block() {
         for known in [KnownShape::Qwen3, KnownShape::Llama1b, KnownShape::SmolLm2] {
-            let (config, _) = known.config();
+            let config = known.config();
             let queries = run_length(&config) * config.group();
             assert!(queries <= TEAM_QUERIES && queries + config.group() > TEAM_QUERIES);
         }

@@ -25,6 +25,15 @@ impl Weights {
         self.layers.iter().any(|layer| layer.qkv_bias.is_some())
     }
 
+    /// Bytes of the matrices: all but a few norms and biases.
+    pub(super) fn bytes(&self) -> usize {
+        let layer = |layer: &LayerWeights| {
+            [&layer.qkv, &layer.output, &layer.gate_up, &layer.down].into_iter().map(Vec::len).sum::<usize>()
+        };
+        let layers: usize = self.layers.iter().map(layer).sum();
+        size_of::<Bf16>() * (self.embedding.len() + self.head.as_ref().map_or(0, Vec::len) + layers)
+    }
+
     pub(super) fn has_qk_norms(&self) -> bool {
         self.layers.iter().any(|layer| layer.head_norms.is_some())
     }

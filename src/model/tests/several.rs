@@ -16,7 +16,7 @@ pub(super) struct Several {
 impl Several {
     /// The same model, at most so many drafts a step.
     pub(super) fn of(loaded: LoadedModel, most: usize) -> LoadedModel {
-        LoadedModel { backend: Box::new(Self { inner: loaded.backend, most }), options: loaded.options }
+        LoadedModel { backend: Box::new(Self { inner: loaded.backend, most }), ..loaded }
     }
 }
 

@@ -4,17 +4,21 @@
 mod config_json;
 mod gguf;
 mod parts;
+mod random;
 mod safetensors;
 
 pub use gguf::gguf_vocabulary;
-pub(super) use parts::{HeadNorms, Layer, Parts};
+#[cfg(test)]
+pub(super) use parts::HeadNorms;
+pub(super) use parts::{Layer, Parts};
+pub use random::KnownShape;
 
 use std::path::{Path, PathBuf};
 
 use super::config::ModelConfig;
 use super::error::ModelError;
 
-/// A draft model on disk.
+/// A draft model on disk, or one made up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ModelSource {
     /// A folder with `config.json` and `model.safetensors`, or shards with `model.safetensors.index.json`; in
@@ -22,6 +26,8 @@ pub enum ModelSource {
     HuggingFace(PathBuf),
     /// A llama.cpp file. Its quantised weights are expanded, then held in the precision of the options.
     Gguf(PathBuf),
+    /// Random weights, always the same, for benchmarks.
+    Random(KnownShape),
 }
 
 impl ModelSource {
@@ -48,6 +54,11 @@ impl ModelSource {
             Self::Gguf(path) => {
                 let (config, reader) = gguf::GgufFile::open(path)?;
                 Ok((config, Box::new(reader)))
+            }
+            Self::Random(shape) => {
+                let config = shape.config();
+                let architecture = config.architecture;
+                Ok((config, Box::new(random::RandomTensors { architecture })))
             }
         }
     }

@@ -1,7 +1,6 @@
 //! What only a GPU can show. `tests/gpu/run.sh` runs these on a machine that has one.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -11,7 +10,7 @@ use crate::model::backend::{Backend as _, PAGE, PageId};
 use crate::model::cuda::driver::Gpu;
 use crate::model::cuda::engine::{Engine, page_bytes};
 use crate::model::cuda::weights::Weights;
-use crate::model::{BenchModel, CudaBench, CudaOptions, KnownShape, ModelError, ModelSource};
+use crate::model::{CudaOptions, ModelSource};
 
 const POSITIONS: usize = 2000;
 
@@ -66,32 +65,4 @@ fn two_thousand_positions_agree_with_the_reference() {
 
 fn likeliest(logits: &[f64]) -> usize {
     (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b]).then(b.cmp(a))).unwrap()
-}
-
-#[test]
-#[ignore = "needs a GPU"]
-fn what_drafting_costs() {
-    const LIMIT: Duration = Duration::from_secs(200);
-    let start = Instant::now();
-    let mut bench = CudaBench::open(BenchModel::Shape(KnownShape::Qwen3), 64 * 16_384, &options()).unwrap();
-    println!("Qwen3-0.6B shape, random weights; a copy reads and writes {:.0} GB/s", bench.copy_bandwidth() / 1e9);
-    println!("| batch | context | k | µs per step | µs per token | share of copy bandwidth |");
-    println!("|---|---|---|---|---|---|");
-    for batch in [1, 4, 16, 64] {
-        for context in [512, 4096, 16_384] {
-            for steps in [1, 4, 8] {
-                assert!(start.elapsed() < LIMIT, "the benchmark takes longer than {LIMIT:?}");
-                match bench.measure(batch, context, steps, 20) {
-                    Ok(measured) => println!(
-                        "| {batch} | {context} | {steps} | {:.0} | {:.1} | {:.0}% |",
-                        measured.micros_per_step,
-                        measured.micros_per_step / batch as f64,
-                        100.0 * measured.share_of_copy
-                    ),
-                    Err(ModelError::Unsupported(_)) => println!("| {batch} | {context} | {steps} | does not fit | | |"),
-                    Err(error) => panic!("{error}"),
-                }
-            }
-        }
-    }
 }

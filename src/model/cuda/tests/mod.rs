@@ -5,6 +5,7 @@ mod drafts;
 mod driver;
 mod emulated;
 mod gpu;
+mod loaded;
 mod logits;
 mod prefill;
 mod reference;

@@ -4,9 +4,9 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::model::config::{Architecture, ModelConfig};
-use crate::model::cuda::bench::{Extras, random};
-use crate::model::cuda::weights::{Bf16, Weights};
-use crate::model::kernels::rope::RopeScaling;
+use crate::model::cuda::weights::{Bf16, LayerWeights, Weights};
+use crate::model::kernels::rope::{RopeScaling, inverse_frequencies};
+use crate::model::weights::HeadNorms;
 use crate::speculation::TokenId;
 
 fn with(sizes: [usize; 7], vocabulary: usize, extras: Extras) -> Weights {
@@ -59,4 +59,51 @@ pub(in crate::model::cuda) fn tokens(count: usize, seed: u64, config: &ModelConf
 
 pub(super) fn widen(half: Bf16) -> f32 {
     f32::from_bits(u32::from(half) << 16)
+}
+
+/// What a model has besides what all have.
+#[derive(Debug, Clone, Copy, Default)]
+struct Extras {
+    /// Biases of queries, keys and values.
+    biases: bool,
+    /// Norms of the heads of queries and keys.
+    head_norms: bool,
+    /// A head of its own.
+    untied: bool,
+}
+
+/// Random weights that keep the residual stream's size from layer to layer.
+fn random(config: ModelConfig, extras: Extras, rng: &mut StdRng) -> Weights {
+    // Apart, so that what a model has besides leaves the rest as it is.
+    let mut more = StdRng::seed_from_u64(4);
+    let mut halves = |rows: usize, columns: usize| -> Vec<Bf16> {
+        let spread = (3.0 / columns as f32).sqrt();
+        (0..rows * columns).map(|_| (rng.random_range(-spread..spread).to_bits() >> 16) as Bf16).collect()
+    };
+    let mut floats = |count: usize, around: f32| -> Vec<f32> {
+        (0..count).map(|_| around + more.random_range(-0.3..0.3f32)).collect()
+    };
+    let ModelConfig { vocabulary, hidden, intermediate, head_dim, .. } = config;
+    let qkv = config.query_width() + 2 * config.kv_width();
+    Weights {
+        embedding: halves(vocabulary, hidden),
+        head: extras.untied.then(|| halves(vocabulary, hidden)),
+        layers: (0..config.layers)
+            .map(|_| LayerWeights {
+                attention_norm: floats(hidden, 1.0),
+                qkv: halves(qkv, hidden),
+                qkv_bias: extras.biases.then(|| floats(qkv, 0.0)),
+                head_norms: extras
+                    .head_norms
+                    .then(|| HeadNorms { query: floats(head_dim, 1.0), key: floats(head_dim, 1.0) }),
+                output: halves(hidden, config.query_width()),
+                mlp_norm: floats(hidden, 1.0),
+                gate_up: halves(2 * intermediate, hidden),
+                down: halves(hidden, intermediate),
+            })
+            .collect(),
+        norm: floats(hidden, 1.0),
+        inverse_frequencies: inverse_frequencies(head_dim, config.rope_theta, &config.rope_scaling),
+        config,
+    }
 }
