@@ -1,6 +1,7 @@
 //! What holds of the room as a whole, on a tiny random model.
 
 mod ahead;
+mod at_once;
 mod schedules;
 mod several;
 mod shortlist;

@@ -33,6 +33,7 @@ done
 room=model::cuda::tests::gpu
 small=$room::drafts_follow_the_model
 positions=$room::two_thousand_positions_agree_with_the_reference
+reading=$room::what_reading_costs
 
 say() { printf 'gpu: %s\n' "$*"; }
 fail() { say "$*" >&2; exit 1; }
@@ -48,7 +49,7 @@ step() {
 [ -x "$tests" ] || fail "no test binary at $tests: make gpu-tests"
 [ -x "$binary" ] || fail "no sidedraft at $binary: make gpu-tests"
 known=$("$tests" --ignored --list)
-for test in "$small" "$positions"; do
+for test in "$small" "$positions" "$reading"; do
     grep -qx "$test: test" <<<"$known" || fail "$tests has no test $test: it is of another version"
 done
 if [ -n "$libraries" ]; then
@@ -68,7 +69,7 @@ if [ -z "$dry" ]; then
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader || fail "no GPU"
 fi
 step 60 "${run[@]}" "$small"
-step 110 "${run[@]}" "$positions"
+step 100 "${run[@]}" "$positions"
 if [ -n "$dry" ] || command -v compute-sanitizer >/dev/null; then
     for tool in memcheck initcheck; do
         step 40 compute-sanitizer --tool "$tool" --error-exitcode 9 "${run[@]}" "$small"
@@ -76,5 +77,6 @@ if [ -n "$dry" ] || command -v compute-sanitizer >/dev/null; then
 else
     say "NOT CHECKED: there is no compute-sanitizer"
 fi
+step 25 "${run[@]}" "$reading"
 step 210 "${bench[@]}"
 [ -z "$dry" ] || say "all pieces are there"

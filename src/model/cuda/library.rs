@@ -92,8 +92,8 @@ impl Library {
     }
 }
 
-/// A product as the library wants it told. It counts in columns: what we call a matrix of rows is to it one of columns,
-/// so outputᵀ = weightsᵀᵀ · inputᵀ.
+/// A product as the library wants it told. It takes matrices in columns, to which ours, in rows, are transposed: it has
+/// to turn the weights back, and takes the rest as it is, for outputᵀ = weights · inputᵀ.
 struct Plan {
     operation: Operation,
     /// [depth, width], transposed.

@@ -1,5 +1,7 @@
 //! Long passes, with products by a library that is the host's here, compute what the model is.
 
+use std::sync::Arc;
+
 use super::emulated::{Emulated, FakeProducts};
 use super::{Rig, SMALL, reference, relative_error, scattered, shapes};
 use crate::model::backend::{Backend as _, Feed, Outcome, PageId, Then};
@@ -121,9 +123,14 @@ fn without_a_library_or_with_one_that_refuses_passes_are_short() {
     let fake = FakeProducts::load();
     assert_eq!(Rig::new(&weights, false).engine.rows_at_once(), 64);
     assert_eq!(Rig::with_library(&weights, false).engine.rows_at_once(), 512);
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let writer = Arc::new(log.reopen().unwrap());
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(writer).finish();
     fake.refuse(true);
-    let mut rig = Rig::with_library(&weights, false);
+    let mut rig = tracing::subscriber::with_default(subscriber, || Rig::with_library(&weights, false));
     fake.refuse(false);
+    let said = std::fs::read_to_string(log.path()).unwrap();
+    assert!(said.contains("WARN") && said.contains("64 tokens at a time") && said.contains("NOT_SUPPORTED"), "{said}");
     assert_eq!(rig.engine.rows_at_once(), 64);
     let tokens = shapes::tokens(150, 1, &weights.config);
     let found = rig.logits(&scattered(0, 150, 1), 0, &tokens);

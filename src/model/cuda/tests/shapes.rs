@@ -63,17 +63,17 @@ pub(super) fn widen(half: Bf16) -> f32 {
 
 /// What a model has besides what all have.
 #[derive(Debug, Clone, Copy, Default)]
-struct Extras {
+pub(super) struct Extras {
     /// Biases of queries, keys and values.
-    biases: bool,
+    pub(super) biases: bool,
     /// Norms of the heads of queries and keys.
-    head_norms: bool,
+    pub(super) head_norms: bool,
     /// A head of its own.
-    untied: bool,
+    pub(super) untied: bool,
 }
 
 /// Random weights that keep the residual stream's size from layer to layer.
-fn random(config: ModelConfig, extras: Extras, rng: &mut StdRng) -> Weights {
+pub(super) fn random(config: ModelConfig, extras: Extras, rng: &mut StdRng) -> Weights {
     // Apart, so that what a model has besides leaves the rest as it is.
     let mut more = StdRng::seed_from_u64(4);
     let mut halves = |rows: usize, columns: usize| -> Vec<Bf16> {
