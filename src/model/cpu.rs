@@ -37,8 +37,8 @@ impl CpuBackend {
         let shape = PageShape { layers, kv_heads, head_dim };
         Ok(Self {
             threads: Threads::new(options.threads)?,
-            pages: options.pages(shape.bytes())?,
-            store: KvStore::new(shape),
+            pages: options.pages(shape.bytes(options.precision))?,
+            store: KvStore::new(shape, options.precision),
             shortlist: options.shortlist.and_then(|lasting| Shortlist::new(llama.head(), lasting)),
             scratch: Scratch::default(),
             llama,
