@@ -41,7 +41,7 @@ gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no R
 	tests/gpu/run.sh --dry-run
 
 .PHONY: llama-cpp
-llama-cpp: ## Compare the draft model's speed on one thread with llama.cpp's (needs Node; 3 minutes)
+llama-cpp: ## Compare the draft model's speed on one thread with llama.cpp's (needs Node; 7 minutes)
 	$(TARGET) setup
 	mkdir -p target/llama_cpp
 	npm install --prefix target/llama_cpp --ignore-scripts --omit=optional --no-audit --no-fund \
