@@ -42,6 +42,18 @@ gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no R
 	cargo test --locked --lib --no-run --message-format json | python3 tests/gpu/test_binary.py target/gpu/tests
 	tests/gpu/run.sh --dry-run
 
+.PHONY: llama-cpp
+llama-cpp: ## Compare the draft model's speed on one thread with llama.cpp's (needs Node; 7 minutes)
+	$(TARGET) setup
+	mkdir -p target/llama_cpp
+	npm install --prefix target/llama_cpp --ignore-scripts --omit=optional --no-audit --no-fund \
+		node-llama-cpp@3.22.1 @node-llama-cpp/linux-x64@3.22.1
+	read -r python gguf < <($(TARGET) paths | python3 -c 'import json; print(*map(json.loads(input()).get, ("python", "gguf")))'); \
+		$$python tests/llama_cpp/requantise.py $$gguf target/llama_cpp/smollm2-135m-instruct.Q8_0.gguf
+	cargo build --release --locked --example draft_speed
+	python3 tests/llama_cpp/compare.py --model target/llama_cpp/smollm2-135m-instruct.Q8_0.gguf \
+		--speed target/release/examples/draft_speed --llama target/llama_cpp --json target/llama_cpp/speed.json
+
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences
 	cargo fmt --check

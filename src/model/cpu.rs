@@ -39,9 +39,9 @@ impl CpuBackend {
         let shape = PageShape { layers, kv_heads, head_dim };
         Ok(Self {
             threads: Threads::new(options.threads)?,
-            pages: options.pages(shape.bytes())?,
-            page_bytes: shape.bytes(),
-            store: KvStore::new(shape),
+            pages: options.pages(shape.bytes(options.precision))?,
+            page_bytes: shape.bytes(options.precision),
+            store: KvStore::new(shape, options.precision),
             shortlist: options.shortlist.and_then(|lasting| Shortlist::new(llama.head(), lasting)),
             scratch: Scratch::default(),
             llama,

@@ -23,8 +23,8 @@ const KV_HEADS: usize = 2;
 const HEAD_DIM: usize = 16;
 pub(crate) const VOCABULARY: usize = 96;
 pub(crate) const MAX_POSITIONS: usize = 256;
-/// Keys and values in float32.
-pub(crate) const PAGE_BYTES: usize = LAYERS * KV_HEADS * 2 * PAGE * HEAD_DIM * 4;
+/// Keys and values in float32, each with a factor.
+pub(crate) const PAGE_BYTES: usize = LAYERS * KV_HEADS * 2 * PAGE * (HEAD_DIM + 1) * 4;
 
 /// Named tensors in Hugging Face order.
 pub(crate) struct TinyLlama {

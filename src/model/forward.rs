@@ -2,7 +2,7 @@
 
 use super::backend::{Feed, Then};
 use super::cache::KvStore;
-use super::kernels::{attention, ops, rope};
+use super::kernels::{ops, rope};
 use super::llama::{Layer, Llama};
 use super::matrix::{Buffers, Matrix};
 use super::parallel::Parallel;
@@ -122,9 +122,8 @@ impl Llama {
             for (offset, output) in outputs.chunks_exact_mut(group).enumerate() {
                 let (row, kv_head) = ((first + offset) / config.kv_heads, (first + offset) % config.kv_heads);
                 let (feed, position) = places[row];
-                let pages = store.read(feeds[feed].pages, index, kv_head, position + 1);
                 let queries = &qkv[row * width + kv_head * group..][..group];
-                attention::attend(queries, pages, config.head_dim, output);
+                store.attend(queries, feeds[feed].pages, index, kv_head, position + 1, output);
             }
         };
         let pairs: usize = places.iter().map(|(_, position)| position + 1).sum::<usize>() * config.heads;

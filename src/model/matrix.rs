@@ -1,6 +1,7 @@
 //! A weight matrix in the precision it is held in, and its products.
 
 use super::error::ModelError;
+use super::kernels::registers::{Registers, Row, Work, with_widest};
 use super::kernels::{ops, quantised};
 use super::options::Precision;
 use super::parallel::Parallel;
@@ -121,7 +122,9 @@ impl Matrix {
         }
         let fill = |first: usize, outputs: &mut [f32]| match &self.weights {
             Weights::F32(values) => fill_exact(&values[first * self.columns..], inputs, self.columns, outputs),
-            Weights::Q8_0(blocks) => blocks.fill(first, rounded, scales, outputs),
+            Weights::Q8_0(blocks) => {
+                with_widest(Fill { blocks, first, inputs: rounded, input_scales: scales, outputs });
+            }
         };
         if count == 1 {
             return parallel.units(outputs, 1, fill);
@@ -158,7 +161,7 @@ fn fill_exact(weights: &[f32], inputs: &[f32], columns: usize, outputs: &mut [f3
 impl Blocks {
     fn quantise(columns: usize, values: &[f32]) -> Self {
         let values = values.as_chunks().0;
-        let mut weights = vec![[0; quantised::BLOCK]; values.len()];
+        let mut weights = vec![quantised::Weights([0; quantised::BLOCK]); values.len()];
         let scales =
             values.iter().zip(&mut weights).map(|(values, block)| quantised::quantise(values, block)).collect();
         Self { per_row: columns / quantised::BLOCK, weights, scales }
@@ -170,43 +173,65 @@ impl Blocks {
         (&self.weights[place.clone()], &self.scales[place])
     }
 
-    fn copy_row(&self, index: usize, output: &mut [f32]) {
-        let (weights, scales) = self.rows(index, 1);
-        for ((output, weights), scale) in output.as_chunks_mut().0.iter_mut().zip(weights).zip(scales) {
-            *output = weights.map(|weight| f32::from(weight) * scale);
-        }
+    fn row(&self, index: usize) -> Row<'_> {
+        self.rows(index, 1)
     }
 
-    /// `outputs` [some rows, n] from the rows that begin with `first` and n rounded inputs.
-    fn fill(&self, first: usize, inputs: &[quantised::Inputs], input_scales: &[f32], outputs: &mut [f32]) {
-        let count = input_scales.len();
-        for (tile, scales) in input_scales.chunks(TILE).enumerate() {
-            let inputs = &inputs[tile * TILE * self.per_row..];
-            for (row, outputs) in outputs.chunks_exact_mut(count).enumerate() {
-                let outputs = &mut outputs[tile * TILE..][..scales.len()];
-                self.fill_row(first + row, inputs, outputs);
+    fn copy_row(&self, index: usize, output: &mut [f32]) {
+        let (weights, scales) = self.row(index);
+        for ((output, weights), scale) in output.as_chunks_mut().0.iter_mut().zip(weights).zip(scales) {
+            *output = weights.0.map(|weight| f32::from(weight) * scale);
+        }
+    }
+}
+
+/// `outputs` [some rows, n] from the rows that begin with `first` and n rounded inputs.
+struct Fill<'a> {
+    blocks: &'a Blocks,
+    first: usize,
+    inputs: &'a [quantised::Inputs],
+    input_scales: &'a [f32],
+    outputs: &'a mut [f32],
+}
+
+impl Work for Fill<'_> {
+    #[inline(always)]
+    fn run(self, registers: impl Registers) {
+        let (count, per_row) = (self.input_scales.len(), self.blocks.per_row);
+        for (tile, scales) in self.input_scales.chunks(TILE).enumerate() {
+            let (from, width) = (tile * TILE, scales.len());
+            let mut inputs: [&[quantised::Inputs]; TILE] = [&[]; TILE];
+            let all = self.inputs[from * per_row..].chunks_exact(per_row);
+            inputs.iter_mut().zip(all).for_each(|(place, input)| *place = input);
+            let inputs = &inputs[..width];
+            for (row, outputs) in self.outputs.chunks_exact_mut(count).enumerate() {
+                let outputs = &mut outputs[from..][..width];
+                fill_row(registers, self.blocks.row(self.first + row), inputs, outputs);
                 outputs.iter_mut().zip(scales).for_each(|(output, scale)| *output *= scale);
             }
         }
     }
+}
 
-    /// Products of one row with as many inputs as there are `outputs`, as many at once as there are registers for.
-    fn fill_row(&self, row: usize, inputs: &[quantised::Inputs], outputs: &mut [f32]) {
-        let (weights, scales) = self.rows(row, 1);
-        let input = |index: usize| &inputs[index * self.per_row..][..self.per_row];
-        let (fours, rest) = outputs.as_chunks_mut::<4>();
-        for (group, outputs) in fours.iter_mut().enumerate() {
-            *outputs = quantised::dot(weights, scales, std::array::from_fn(|index| input(4 * group + index)));
-        }
-        let next = 4 * fours.len();
-        match rest {
-            [] => {}
-            [a] => [*a] = quantised::dot(weights, scales, [input(next)]),
-            [a, b] => [*a, *b] = quantised::dot(weights, scales, [input(next), input(next + 1)]),
-            [a, b, c, ..] => {
-                [*a, *b, *c] = quantised::dot(weights, scales, [input(next), input(next + 1), input(next + 2)]);
-            }
-        }
+/// Products of a row with each of `inputs`, as many at once as there are registers for.
+#[inline(always)]
+fn fill_row<R: Registers>(registers: R, row: Row<'_>, inputs: &[&[quantised::Inputs]], outputs: &mut [f32]) {
+    let eight = if R::WIDE { inputs.len() / 8 * 8 } else { 0 };
+    let (eights, inputs) = inputs.split_at(eight);
+    let (places, outputs) = outputs.split_at_mut(eight);
+    for (inputs, outputs) in eights.as_chunks::<8>().0.iter().zip(places.as_chunks_mut().0) {
+        *outputs = registers.dot(row, *inputs);
+    }
+    let (fours, inputs) = inputs.as_chunks::<4>();
+    let (places, outputs) = outputs.as_chunks_mut::<4>();
+    for (inputs, outputs) in fours.iter().zip(places) {
+        *outputs = registers.dot(row, *inputs);
+    }
+    match (inputs, outputs) {
+        ([a], [x]) => [*x] = registers.dot(row, [a]),
+        ([a, b], [x, y]) => [*x, *y] = registers.dot(row, [a, b]),
+        ([a, b, c], [x, y, z]) => [*x, *y, *z] = registers.dot(row, [a, b, c]),
+        _ => {}
     }
 }
 
@@ -219,7 +244,7 @@ mod tests {
     fn any_batch_on_any_threads_gives_the_same_bits_and_nearly_the_exact_sum() {
         let (rows, columns) = (11, 96);
         let wave = |count: usize, pace: f32| (0..count).map(|i| (i as f32 * pace).sin()).collect::<Vec<_>>();
-        let (weights, inputs) = (wave(rows * columns, 0.37), wave(9 * columns, 0.91));
+        let (weights, inputs) = (wave(rows * columns, 0.37), wave(21 * columns, 0.91));
         for (precision, tolerance) in [(Precision::F32, 1e-5), (Precision::Q8_0, 0.1)] {
             let matrix = Matrix::new(precision, rows, columns, weights.clone()).unwrap();
             let multiply = |inputs: &[f32], threads| {
@@ -229,7 +254,7 @@ mod tests {
                 outputs
             };
             let alone: Vec<f32> = inputs.chunks(columns).flat_map(|input| multiply(input, 1)).collect();
-            for (count, threads) in [(2, 1), (3, 2), (4, 1), (5, 3), (9, 1), (9, 2)] {
+            for (count, threads) in [(2, 1), (3, 2), (4, 1), (5, 3), (8, 1), (9, 2), (21, 1), (21, 3)] {
                 assert_eq!(multiply(&inputs[..count * columns], threads), alone[..count * rows]);
             }
             for (index, output) in alone.iter().enumerate() {

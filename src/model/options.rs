@@ -9,7 +9,8 @@ use super::error::ModelError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Precision {
     /// 8-bit integers in blocks of 32 with one 32-bit scale each, 1.125 bytes a weight; inputs are rounded to 16
-    /// bits for each product. It reads about a quarter of the memory that [`Precision::F32`] does.
+    /// bits for each product, and keys and values are held in 16 bits with one scale for each position and head. It reads
+    /// about a quarter of the memory that [`Precision::F32`] does, of a long context half.
     #[default]
     Q8_0,
     /// 32-bit floats: the reference, for tests and comparisons.

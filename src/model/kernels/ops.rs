@@ -31,14 +31,6 @@ pub(in crate::model) fn dot(a: &[f32], b: &[f32]) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// `into` += `factor` · `from`.
-#[inline]
-pub(in crate::model) fn add_scaled(into: &mut [f32], factor: f32, from: &[f32]) {
-    for (into, from) in into.iter_mut().zip(from) {
-        *into = fused(factor, *from, *into);
-    }
-}
-
 /// `into` += `from`.
 #[inline]
 pub(in crate::model) fn add(into: &mut [f32], from: &[f32]) {

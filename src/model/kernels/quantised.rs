@@ -2,21 +2,26 @@
 //! rounded to 16 bits with one scale for all of an input, which adds little to the error of the weights and lets a
 //! block be summed in integers, exactly: twice the speed of floats where arithmetic is the limit.
 //!
-//! A product adds in the same order however many inputs it meets at once, so its result does not depend on them.
+//! A product adds in the same order however many inputs it meets at once, so its result does not depend on them. The
+//! order is that of the processor's registers, so in its last bits it depends on the kind of processor.
 
-use wide::{f32x8, i8x16, i16x16, i32x8};
+use wide::i16x16;
 
 /// Weights that share a scale.
 pub(in crate::model) const BLOCK: usize = 32;
 
-/// 8-bit weights, block by block.
-pub(in crate::model) type Weights = [i8; BLOCK];
+/// A block of 8-bit weights, which no cache line's border cuts.
+#[derive(Clone, Copy)]
+#[repr(align(32))]
+pub(in crate::model) struct Weights(pub(in crate::model) [i8; BLOCK]);
 
-/// Inputs that meet a block of weights.
-pub(in crate::model) type Inputs = [i16x16; 2];
+/// Inputs that meet a block of weights: a cache line.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(in crate::model) struct Inputs(pub(in crate::model) [i16x16; 2]);
 
 /// Rounds a block to 8 bits: the weight of largest magnitude becomes ±127. Returns the scale.
-pub(in crate::model) fn quantise(values: &[f32; BLOCK], weights: &mut Weights) -> f32 {
+pub(in crate::model) fn quantise(values: &[f32; BLOCK], Weights(weights): &mut Weights) -> f32 {
     let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
     for (weight, value) in weights.iter_mut().zip(values) {
@@ -28,87 +33,111 @@ pub(in crate::model) fn quantise(values: &[f32; BLOCK], weights: &mut Weights) -
 /// Rounds an input, whose length is a multiple of [`BLOCK`], to 16 bits, appends it and returns its scale. A NaN
 /// anywhere makes the scale, and so every product, NaN.
 pub(in crate::model) fn round(values: &[f32], rounded: &mut Vec<Inputs>) -> f32 {
+    let (inverse, scale) = scales(values);
+    let half = |values: &[f32; 16]| i16x16::new(values.map(|value| to_integer(value * inverse)));
+    rounded.extend(values.as_chunks::<BLOCK>().0.iter().map(|block| {
+        let (halves, _) = block.as_chunks();
+        Inputs([half(&halves[0]), half(&halves[1])])
+    }));
+    scale
+}
+
+/// What values have to be multiplied with so that the largest magnitude becomes 32767, and what brings them back. A NaN
+/// anywhere makes the latter NaN, and an infinity makes it infinite.
+pub(in crate::model) fn scales(values: &[f32]) -> (f32, f32) {
     const LARGEST: f32 = 32767.0;
     let largest = values.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     let broken = values.iter().fold(false, |broken, value| broken | value.is_nan());
     let inverse = if largest > 0.0 { LARGEST / largest } else { 0.0 };
-    let to_integer = |values: &[f32; 16]| i16x16::new(values.map(|value| (value * inverse).round_ties_even() as i16));
-    rounded.extend(values.as_chunks::<BLOCK>().0.iter().map(|block| {
-        let (halves, _) = block.as_chunks();
-        [to_integer(&halves[0]), to_integer(&halves[1])]
-    }));
-    if broken { f32::NAN } else { largest / LARGEST }
+    (inverse, if broken { f32::NAN } else { largest / LARGEST })
 }
 
-/// One row times each of `inputs`, [blocks] each, but for the scales of the inputs.
-pub(in crate::model) fn dot<const N: usize>(weights: &[Weights], scales: &[f32], inputs: [&[Inputs]; N]) -> [f32; N] {
-    let blocks = weights.len();
-    let scales = &scales[..blocks];
-    let inputs = inputs.map(|input| &input[..blocks]);
-    let mut sums = [f32x8::ZERO; N];
-    for block in 0..blocks {
-        let (halves, _) = weights[block].as_chunks();
-        let [first, second] = [halves[0], halves[1]].map(|half| i16x16::from_i8x16(i8x16::new(half)));
-        let scale = f32x8::splat(scales[block]);
-        for (sum, input) in sums.iter_mut().zip(inputs) {
-            // At most 4 · 127 · 32767 in each lane, which a float holds exactly.
-            let products: i32x8 = first.dot(input[block][0]) + second.dot(input[block][1]);
-            *sum = f32x8::from_i32x8(products).mul_add(scale, *sum);
-        }
-    }
-    sums.map(f32x8::reduce_add)
+/// The nearest integer, of equally near ones the even one, of a value whose magnitude is at most 32767.
+#[inline(always)]
+pub(in crate::model) fn to_integer(value: f32) -> i16 {
+    /// 1.5·2²³: adding it rounds to an integer, which then stands in the low bits. Conversions check for what does not fit
+    /// and so do not vectorise.
+    const ROUND: f32 = 12_582_912.0;
+    (value + ROUND).to_bits() as i16
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    use crate::model::kernels::registers::{Compiled, Registers, Work, with_widest};
+
     fn wave(i: usize) -> f32 {
         (i as f32 * 0.37).sin()
     }
 
+    /// What holds of all registers that this machine has.
+    fn on_all(holds: impl Work + Copy) {
+        holds.run(Compiled);
+        with_widest(holds);
+    }
+
+    #[derive(Clone, Copy)]
+    struct AnyCompany;
+
+    impl Work for AnyCompany {
+        fn run(self, registers: impl Registers) {
+            let blocks = 3;
+            let exact: Vec<f32> = (0..blocks * BLOCK).map(wave).collect();
+            let mut weights = vec![Weights([0; BLOCK]); blocks];
+            let scales: Vec<f32> = exact.as_chunks().0.iter().zip(&mut weights).map(|(v, w)| quantise(v, w)).collect();
+            let input = |n: usize| (0..blocks * BLOCK).map(|i| wave(i + 1000 * n)).collect::<Vec<f32>>();
+            let plain: Vec<Vec<f32>> = (1..=4).map(input).collect();
+            let mut rounded = Vec::new();
+            let input_scales: Vec<f32> = plain.iter().map(|input| round(input, &mut rounded)).collect();
+            let inputs: [&[Inputs]; 4] = std::array::from_fn(|n| &rounded[n * blocks..][..blocks]);
+            let together = registers.dot((&weights, &scales), inputs);
+            for (n, product) in together.into_iter().enumerate() {
+                assert_eq!([product], registers.dot((&weights, &scales), [inputs[n]]));
+                let expected: f32 = exact.iter().zip(&plain[n]).map(|(a, b)| a * b).sum();
+                assert!((product * input_scales[n] - expected).abs() < 0.05);
+            }
+        }
+    }
+
     #[test]
     fn products_agree_bit_for_bit_in_any_company_and_nearly_with_the_plain_sum() {
-        let blocks = 3;
-        let exact: Vec<f32> = (0..blocks * BLOCK).map(wave).collect();
-        let mut weights = vec![[0; BLOCK]; blocks];
-        let scales: Vec<f32> = exact.as_chunks().0.iter().zip(&mut weights).map(|(v, w)| quantise(v, w)).collect();
-        let plain: Vec<Vec<f32>> = (1..=4).map(|n| (0..blocks * BLOCK).map(|i| wave(i + 1000 * n)).collect()).collect();
-        let mut rounded = Vec::new();
-        let input_scales: Vec<f32> = plain.iter().map(|input| round(input, &mut rounded)).collect();
-        let inputs: [&[Inputs]; 4] = std::array::from_fn(|n| &rounded[n * blocks..][..blocks]);
-        let together = dot(&weights, &scales, inputs);
-        for (n, product) in together.into_iter().enumerate() {
-            assert_eq!([product], dot(&weights, &scales, [inputs[n]]));
-            let expected: f32 = exact.iter().zip(&plain[n]).map(|(a, b)| a * b).sum();
-            assert!((product * input_scales[n] - expected).abs() < 0.05);
+        on_all(AnyCompany);
+    }
+
+    #[derive(Clone, Copy)]
+    struct Largest;
+
+    impl Work for Largest {
+        fn run(self, registers: impl Registers) {
+            let mut rounded = Vec::new();
+            let scale = round(&[-3.0; 2 * BLOCK], &mut rounded);
+            for weight in [127, -127] {
+                let [product] = registers.dot((&[Weights([weight; BLOCK]); 2], &[0.5; 2]), [&rounded]);
+                assert!((product * scale - f32::from(weight) * 0.5 * -3.0 * 64.0).abs() < 1e-2);
+            }
         }
     }
 
     #[test]
     fn the_largest_products_do_not_overflow() {
-        let mut rounded = Vec::new();
-        let scale = round(&[-3.0; 2 * BLOCK], &mut rounded);
-        for weight in [127, -127] {
-            let [product] = dot(&[[weight; BLOCK]; 2], &[0.5; 2], [&rounded]);
-            assert!((product * scale - f32::from(weight) * 0.5 * -3.0 * 64.0).abs() < 1e-2);
-        }
+        on_all(Largest);
     }
 
     #[test]
     fn rounding_is_within_half_a_step() {
         let values: [f32; BLOCK] = std::array::from_fn(|i| (i as f32 * 1.7).sin() * 3.0);
-        let (mut weights, mut inputs) = ([0; BLOCK], Vec::new());
+        let (mut weights, mut inputs) = (Weights([0; BLOCK]), Vec::new());
         let scale = quantise(&values, &mut weights);
         let input_scale = round(&values, &mut inputs);
-        let inputs = inputs[0].map(i16x16::to_array);
+        let inputs = inputs[0].0.map(i16x16::to_array);
         for (index, value) in values.into_iter().enumerate() {
-            assert!((f32::from(weights[index]) * scale - value).abs() <= scale * 0.5001);
+            assert!((f32::from(weights.0[index]) * scale - value).abs() <= scale * 0.5001);
             let input = f32::from(inputs[index / 16][index % 16]);
             assert!((input * input_scale - value).abs() <= input_scale * 0.5001 + 1e-6);
         }
         assert_eq!(quantise(&[0.0; BLOCK], &mut weights), 0.0);
-        assert_eq!((weights, round(&[0.0; BLOCK], &mut Vec::new())), ([0; BLOCK], 0.0));
+        assert_eq!((weights.0, round(&[0.0; BLOCK], &mut Vec::new())), ([0; BLOCK], 0.0));
     }
 
     #[test]
@@ -117,7 +146,7 @@ mod tests {
             let (mut values, mut rounded) = ([1.0; BLOCK], Vec::new());
             values[5] = broken;
             let scale = round(&values, &mut rounded);
-            assert!((dot(&[[1; BLOCK]], &[1.0], [&rounded])[0] * scale).is_nan());
+            assert!((Compiled.dot((&[Weights([1; BLOCK])], &[1.0]), [&rounded])[0] * scale).is_nan());
         }
     }
 }
