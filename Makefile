@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET := python3 tests/target/target.py
+CHART := python3 tests/chart/chart.py
 JUNIT := target/nextest/default/junit.xml
 
 .PHONY: help
@@ -17,9 +18,10 @@ demo: ## Start a real vLLM and the sidecar, run 16 rollouts both ways, print wha
 	python3 tests/demo/demo.py --binary target/release/sidedraft $(DEMO_FLAGS)
 
 .PHONY: test
-test: nextest ## Run every test: unit, property, fake server, simulated GPU, real vLLM
+test: nextest ## Run every test: chart, unit, property, fake server, simulated GPU, real vLLM
 	$(TARGET) setup
 	cargo nextest run --locked --no-run
+	$(CHART) check --binary target/debug/sidedraft
 	rm -f $(JUNIT)
 	status=0; $(TARGET) with float32 -- cargo nextest run --locked || status=$$?; \
 		python3 tests/summary.py $(JUNIT); exit $$status
@@ -39,6 +41,15 @@ gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no R
 	mkdir -p target/gpu
 	cargo test --locked --lib --no-run --message-format json | python3 tests/gpu/test_binary.py target/gpu/tests
 	tests/gpu/run.sh --dry-run
+
+.PHONY: chart-check
+chart-check: ## Check the Helm chart without a cluster: lint, golden files, schemas, probes, the dashboard's metrics
+	cargo build --locked
+	$(CHART) check --binary target/debug/sidedraft
+
+.PHONY: chart-update
+chart-update: ## Render the chart's golden files and the manifest in docs/kubernetes.md anew
+	$(CHART) update
 
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences

@@ -43,9 +43,9 @@ def healthy_upstream():
 
 
 @contextmanager
-def sidecar(upstream: str):
+def sidecar(upstream: str, *flags: str):
     """The URL of a sidecar that listens."""
-    command = [BINARY, "serve", "--listen=127.0.0.1:0", f"--upstream={upstream}", "--retries=0"]
+    command = [BINARY, "serve", "--listen=127.0.0.1:0", f"--upstream={upstream}", "--retries=0", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     with process:
         try:

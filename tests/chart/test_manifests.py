@@ -1,4 +1,4 @@
-"""What the chart renders: as committed, valid on every Kubernetes that it is for, and run by a binary that knows its flags."""
+"""What the chart renders is as committed, valid on every Kubernetes that it is for, and known to the binary."""
 
 import json
 import subprocess
@@ -74,7 +74,7 @@ class Manifests(unittest.TestCase):
                     self.assertTakes(container(manifest(full, "Deployment"), "sidedraft")["args"])
 
     def assertTakes(self, arguments: list[str]):
-        """With --help at the end, the command reads all its flags, refuses what is wrong with them, and does no more."""
+        """With --help at the end, the command reads all its flags, refuses wrong ones, and does no more."""
         for more, status in ([], 0), (["--no-such-flag"], 2):
             ran = subprocess.run([BINARY, *arguments, *more, "--help"], capture_output=True, text=True)
             self.assertEqual(ran.returncode, status, ran.stderr)

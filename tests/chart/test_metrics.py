@@ -12,8 +12,8 @@ OURS = re.compile(r"\b(?:sidedraft_|vllm:)\w+")
 SELECTED = re.compile(r"((?:sidedraft_|vllm:)\w+)\{([^}]*)\}")
 BY = re.compile(r"\b(?:by|ignoring|on|without|group_left)\s*\(([^)]*)\)")
 LEGEND = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-# Labels that Prometheus adds to each sample, that of a histogram's buckets, and that by which the sidecar's samples stand
-# apart from those of a vLLM that speculates by itself.
+# Labels that Prometheus adds to each sample, that of a histogram's buckets, and that by which the sidecar's samples
+# stand apart from those of a vLLM that speculates by itself.
 ADDED = {"pod", "namespace", "le", "engine"}
 SERIES = ("_bucket", "_sum", "_count")
 
