@@ -1,9 +1,10 @@
-"""The dashboard asks for metrics that the binary exports, by labels that they have."""
+"""The dashboard and the alerts ask for metrics that the binary exports, by labels that they have."""
 
 import json
 import re
 import unittest
 
+import yaml
 from registered import registered
 from render import CHART, manifests, render, values
 from sidecar import get, healthy_upstream, sidecar
@@ -71,6 +72,29 @@ class Dashboard(unittest.TestCase):
         (found,) = [each for each in rendered if each["kind"] == "ConfigMap"]
         self.assertEqual(json.loads(found["data"]["sidedraft.json"]), self.dashboard)
         self.assertEqual(found["metadata"]["labels"]["grafana_dashboard"], "1")
+
+
+class Alerts(unittest.TestCase):
+    def test_every_metric_and_label_is_one_that_the_code_registers(self):
+        (group,) = yaml.safe_load((CHART / "alerts" / "sidedraft.yaml").read_text())["groups"]
+        for rule in group["rules"]:
+            with self.subTest(alert=rule["alert"]):
+                names = OURS.findall(rule["expr"])
+                self.assertTrue(names)
+                for name in names:
+                    self.assertIn(name, registered())
+                    labels = registered()[name].labels | ADDED
+                    for selected, selectors in SELECTED.findall(rule["expr"]):
+                        self.assertLessEqual(set(re.findall(r"(\w+)\s*=", selectors)), registered()[selected].labels)
+                    grouped = {label.strip() for listed in BY.findall(rule["expr"]) for label in listed.split(",")}
+                    self.assertLessEqual(grouped, labels)
+                    for text in rule["annotations"].values():
+                        self.assertLessEqual(set(re.findall(r"\$labels\.(\w+)", text)), grouped)
+
+    def test_the_rule_holds_the_file(self):
+        rendered = manifests(render(values(CHART / "examples" / "production.yaml")))
+        (found,) = [each for each in rendered if each["kind"] == "PrometheusRule"]
+        self.assertEqual(found["spec"], yaml.safe_load((CHART / "alerts" / "sidedraft.yaml").read_text()))
 
 
 class Registered(unittest.TestCase):
