@@ -4,6 +4,7 @@ import json
 import re
 import unittest
 
+import promql_parser
 import yaml
 from registered import registered
 from render import CHART, manifests, render, values
@@ -25,6 +26,11 @@ def family(name: str) -> str:
         if name.endswith(suffix) and name.removesuffix(suffix) in registered():
             return name.removesuffix(suffix)
     return name
+
+
+def parsed(expression: str) -> promql_parser.Expr:
+    """An expression as Prometheus reads it, with Grafana's variables filled in. Raises ValueError if it cannot."""
+    return promql_parser.parse(expression.replace("$__rate_interval", "5m").replace("$pod", ".*"))
 
 
 def targets(panels: list[dict]) -> list[tuple[str, str, str]]:
@@ -58,6 +64,13 @@ class Dashboard(unittest.TestCase):
                 self.assertLessEqual(grouped, anyone)
                 self.assertLessEqual(set(LEGEND.findall(legend)), grouped & shared)
 
+    def test_prometheus_can_read_every_expression(self):
+        for title, expression, _ in targets(self.dashboard["panels"]):
+            with self.subTest(panel=title):
+                parsed(expression)
+        with self.assertRaises(ValueError):
+            parsed("sum by (pod (sidedraft_paused)")
+
     def test_every_panel_says_what_it_shows_where_no_other_covers_it(self):
         boxes = []
         for panel in self.dashboard["panels"]:
@@ -79,6 +92,7 @@ class Alerts(unittest.TestCase):
         (group,) = yaml.safe_load((CHART / "alerts" / "sidedraft.yaml").read_text())["groups"]
         for rule in group["rules"]:
             with self.subTest(alert=rule["alert"]):
+                parsed(rule["expr"])
                 names = OURS.findall(rule["expr"])
                 self.assertTrue(names)
                 for name in names:
