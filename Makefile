@@ -5,6 +5,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 
 TARGET := python3 tests/target/target.py
+CHART := python3 tests/chart/chart.py
 JUNIT := target/nextest/default/junit.xml
 
 .PHONY: help
@@ -17,9 +18,10 @@ demo: ## Start a real vLLM and the sidecar, run 16 rollouts both ways, print wha
 	python3 tests/demo/demo.py --binary target/release/sidedraft $(DEMO_FLAGS)
 
 .PHONY: test
-test: nextest ## Run every test: unit, property, fake server, simulated GPU, real vLLM
+test: nextest ## Run every test: chart, unit, property, fake server, simulated GPU, real vLLM
 	$(TARGET) setup
 	cargo nextest run --locked --no-run
+	$(CHART) check --binary target/debug/sidedraft
 	rm -f $(JUNIT)
 	status=0; $(TARGET) with float32 -- cargo nextest run --locked || status=$$?; \
 		python3 tests/summary.py $(JUNIT); exit $$status
@@ -53,6 +55,15 @@ llama-cpp: ## Compare the draft model's speed on one thread with llama.cpp's (ne
 	cargo build --release --locked --example draft_speed
 	python3 tests/llama_cpp/compare.py --model target/llama_cpp/smollm2-135m-instruct.Q8_0.gguf \
 		--speed target/release/examples/draft_speed --llama target/llama_cpp --json target/llama_cpp/speed.json
+
+.PHONY: chart-check
+chart-check: ## Check the Helm chart without a cluster: lint, golden files, schemas, probes, the dashboard's metrics
+	cargo build --locked
+	$(CHART) check --binary target/debug/sidedraft
+
+.PHONY: chart-update
+chart-update: ## Render the chart's golden files and the manifest in docs/kubernetes.md anew
+	$(CHART) update
 
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences

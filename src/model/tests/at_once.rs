@@ -44,10 +44,12 @@ async fn passes_are_as_long_as_the_settings_or_the_backend_say() {
     let text = context(100);
     let wanted = tiny().sequence().draft(&text, DraftSampling::new(1, 0.0)).await.unwrap();
     for (at_once, steps) in [(1, vec![30, 30, 30, 10]), (64, vec![64, 36])] {
-        let LoadedModel { backend: inner, options } =
+        let LoadedModel { backend: inner, options, device, fallback } =
             TinyLlama::random(1).load(&ModelOptions { rows_per_pass: 30, ..options() });
         let (rows, told) = channel();
-        let model = LoadedModel { backend: Box::new(Told { inner, at_once, rows }), options }.spawn().unwrap();
+        let model = LoadedModel { backend: Box::new(Told { inner, at_once, rows }), options, device, fallback }
+            .spawn()
+            .unwrap();
         assert_eq!(model.sequence().draft(&text, DraftSampling::new(1, 0.0)).await.unwrap(), wanted);
         drop(model);
         assert_eq!(told.iter().collect::<Vec<_>>(), steps);
