@@ -6,6 +6,7 @@
 mod support;
 
 mod brute_force;
+mod class_rule;
 mod decisions;
 mod generate;
 mod match_rule;
