@@ -96,9 +96,9 @@ pub struct TargetSettings {
     #[arg(long, env = "SIDEDRAFT_DRAFT_MODEL", value_name = "PATH")]
     pub draft_model: Option<PathBuf>,
 
-    /// What runs the draft model: a GPU where there is one that can be used and otherwise the CPU, or as said. Of several
-    /// GPUs it is the first that CUDA_VISIBLE_DEVICES names
-    #[arg(long, env = "SIDEDRAFT_DRAFT_DEVICE", default_value = "auto", value_enum)]
+    /// What runs the draft model: the CPU, a GPU, or with auto a GPU where there is one that can be used and otherwise the
+    /// CPU. Of several GPUs it is the first that CUDA_VISIBLE_DEVICES names
+    #[arg(long, env = "SIDEDRAFT_DRAFT_DEVICE", default_value = "cpu", value_enum)]
     pub draft_device: DraftDeviceChoice,
 
     /// A folder with NVRTC's libraries, which compile the GPU's kernels, where the system does not find them: that of the

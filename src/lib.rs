@@ -4,6 +4,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod draft;
+pub mod history;
 pub mod model;
 pub mod rollout;
 pub mod setup;

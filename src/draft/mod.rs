@@ -2,12 +2,14 @@
 
 mod neural;
 mod ngram;
+mod suffix;
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use neural::NeuralDrafter;
 pub use ngram::NgramDrafter;
+pub use suffix::SuffixDrafter;
 
 pub use crate::speculation::{CONFIDENCE_BINS, StopRule, confidence_bin};
 use crate::speculation::{Draft, Proposal, TokenId};

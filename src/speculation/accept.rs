@@ -3,6 +3,7 @@
 //! The token rule is that of Leviathan et al. (arXiv 2211.17192) and Chen et al. (arXiv 2302.01318): a draft x drawn
 //! from q is kept with probability min(1, p(x)/q(x)); otherwise the position's token is drawn from the residual
 //! r(y) ∝ max(0, p(y) − q(y)). The tail of p, which a row does not list, is drawn from by the server itself.
+//! Where only a part of q is known, the class rule takes the token rule's place ([`Classes`]).
 //! The match rule, for a p that nobody knows: the server drew y there itself, and y is the token; the draft is kept
 //! if it is y.
 
@@ -11,7 +12,7 @@ use std::sync::Arc;
 use rand::{Rng, RngCore};
 
 use super::target::raw;
-use super::{Draft, Known, Observation, Row, Sampling, Scored, TokenId, target};
+use super::{Classes, Draft, DraftDistribution, Known, Observation, Row, Sampling, Scored, TokenId, target};
 
 /// The three numbers that make speculative sampling lossless. A trait, so that a test can plant a wrong one and see
 /// the statistics notice.
@@ -116,13 +117,14 @@ pub struct Judge {
     sampling: Sampling,
     rule: Arc<dyn AcceptanceRule>,
     residual: Residual,
+    classes: Classes,
 }
 
 impl Judge {
     /// A judge of drafts for a client that samples like this.
     #[must_use]
     pub fn new(sampling: Sampling, rule: Arc<dyn AcceptanceRule>) -> Self {
-        Self { sampling, rule, residual: Residual::default() }
+        Self { sampling, rule, residual: Residual::default(), classes: Classes::default() }
     }
 
     /// Judges a draft by what was observed at its position.
@@ -137,12 +139,38 @@ impl Judge {
         let (Some(p), Some(_)) = (known.probability_of(draft.token), row.logprob(draft.token)) else {
             return Verdict::Sample;
         };
+        if let DraftDistribution::Partial(listed) = &draft.q {
+            self.classes.set(listed, &row, &self.sampling, &known);
+            return match self.classes.acceptance(draft.token, self.rule.as_ref()) {
+                Some(acceptance) => self.class(draft.token, row, acceptance, rng),
+                // What was drawn with probability 0 was not drawn from this q.
+                None => self.draft(&Draft::certain(draft.token), Observation::Row(row), rng),
+            };
+        }
         let q = draft.probability_of(draft.token);
         if rng.random::<f64>() < self.rule.acceptance(p, q) {
             return row.into_scored(draft.token).map_or_else(Verdict::Outside, Verdict::Keep);
         }
         self.residual.set(draft, &known, self.rule.as_ref());
         match self.residual.at(rng.random(), draft.token) {
+            Some(token) => row.into_scored(token).map_or_else(Verdict::Outside, Verdict::Token),
+            None => Verdict::Outside(row),
+        }
+    }
+
+    /// Judges a draft whose class is kept with probability `acceptance`.
+    fn class(&mut self, draft: TokenId, row: Row, acceptance: f64, rng: &mut dyn RngCore) -> Verdict {
+        let is_kept = rng.random::<f64>() < acceptance;
+        let class = if is_kept {
+            self.classes.class_of(draft)
+        } else {
+            self.classes.set_residual(&mut self.residual, self.rule.as_ref());
+            self.residual.at(rng.random(), draft)
+        };
+        match class.or_else(|| self.classes.outside().at(rng.random(), draft)) {
+            Some(token) if is_kept && token == draft => {
+                row.into_scored(token).map_or_else(Verdict::Outside, Verdict::Keep)
+            }
             Some(token) => row.into_scored(token).map_or_else(Verdict::Outside, Verdict::Token),
             None => Verdict::Outside(row),
         }
@@ -155,9 +183,14 @@ impl Judge {
     /// is known by then, gives every token a chance in proportion to its residual, so this changes nothing in what comes
     /// out.
     ///
+    /// The class rule needs nothing of the tail but a token of it.
+    ///
     /// The tail is reached only at temperature 1 without truncation, where p is the exponential of the log-probability.
     pub fn tail(&mut self, draft: &Draft, row: &mut Row, drawn: &Scored, rng: &mut dyn RngCore) -> TailVerdict {
         let in_tail = row.logprob(drawn.token).is_none();
+        if matches!(draft.q, DraftDistribution::Partial(_)) {
+            return if in_tail { TailVerdict::Keep } else { TailVerdict::Again };
+        }
         let acceptance = self.rule.tail_acceptance(drawn.logprob.exp(), draft.probability_of(drawn.token));
         if in_tail && rng.random::<f64>() < acceptance {
             return TailVerdict::Keep;

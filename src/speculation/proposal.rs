@@ -1,5 +1,7 @@
 //! What a drafter hands over: the drafted tokens and the distribution each was drawn from.
 
+use super::{Row, Sampling, target};
+
 /// A token id of the target's vocabulary.
 pub type TokenId = u32;
 
@@ -11,6 +13,28 @@ pub enum DraftDistribution {
     /// Distinct ids with probabilities that sum to 1; every id that could have been drawn is listed,
     /// the drafted one included.
     Listed(Vec<(TokenId, f64)>),
+    /// Distinct ids with their probabilities, which sum to 1 at most; of the rest nothing is known but its mass. Which
+    /// ids these are may depend on what came before, but not on the drafted token, which may be among them or not.
+    Partial(Vec<(TokenId, f64)>),
+}
+
+impl DraftDistribution {
+    /// What is known of the distribution that `row` describes to a sampler of these parameters, from which `token` was
+    /// drawn once. `row` holds nothing that depends on `token`. Without knowledge, `token` is a point mass.
+    #[must_use]
+    pub fn of_row(row: &Row, sampling: &Sampling, token: TokenId) -> Self {
+        let Some(known) = target(row, sampling) else { return Self::PointMass };
+        let list: Vec<_> = known.listed().collect();
+        if sampling.is_raw() {
+            return Self::Partial(list);
+        }
+        // The server's arithmetic may have left in what ours left out.
+        if list.iter().any(|(id, probability)| *id == token && *probability > 0.0) {
+            Self::Listed(list)
+        } else {
+            Self::PointMass
+        }
+    }
 }
 
 /// One drafted token.
@@ -44,12 +68,13 @@ impl Draft {
         Self { confidence: Some(confidence), ..self }
     }
 
-    /// q of `token`: the probability with which the drafter would have proposed it here.
+    /// q of `token`: the probability with which the drafter would have proposed it here. Of a partial distribution, only
+    /// what is listed counts; [`Classes`](super::Classes) knows what to make of the rest.
     #[must_use]
     pub fn probability_of(&self, token: TokenId) -> f64 {
         match &self.q {
             DraftDistribution::PointMass => f64::from(u8::from(token == self.token)),
-            DraftDistribution::Listed(list) => {
+            DraftDistribution::Listed(list) | DraftDistribution::Partial(list) => {
                 list.iter().find(|(id, _)| *id == token).map_or(0.0, |(_, probability)| *probability)
             }
         }

@@ -204,6 +204,14 @@ pub(super) fn raw(row: &Row) -> Known<'_> {
     Known { support: row.entries(), scale: Scale::RAW, mass: 1.0, tail: row.tail() }
 }
 
+/// The entries of `top`, most likely first, that are likelier than its last. Which of several equals at its end are listed
+/// is the server's choice, or that of a draft that is listed with them; these are there in any case.
+#[must_use]
+pub fn above_border(top: &[Entry]) -> &[Entry] {
+    let Some(last) = top.last() else { return top };
+    &top[..top.partition_point(|entry| entry.logprob > last.logprob)]
+}
+
 /// The tokens that min-p and top-k leave, if the row shows them all.
 fn support<'a>(top: &'a [Entry], sampling: &Sampling) -> Option<&'a [Entry]> {
     let mut kept = top;

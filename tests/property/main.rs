@@ -6,13 +6,16 @@
 mod support;
 
 mod brute_force;
+mod class_rule;
 mod decisions;
 mod generate;
+mod history;
 mod match_rule;
 mod ngram;
 mod output;
 mod residual;
 mod sequence;
 mod stop_strings;
+mod suffix_index;
 mod target;
 mod token_rule;

@@ -8,13 +8,13 @@ use super::brute_force::{self, Parameters};
 use super::generate::{distribution, normalised, row};
 
 /// Distributions, some of which have ids of exactly equal probability.
-fn raw() -> impl Strategy<Value = Vec<f64>> {
+pub fn raw() -> impl Strategy<Value = Vec<f64>> {
     let tied = proptest::collection::vec(1..6_u32, 2..=12)
         .prop_map(|weights| normalised(&weights.iter().map(|weight| f64::from(*weight)).collect::<Vec<_>>()));
     prop_oneof![2 => (2..=12_usize).prop_flat_map(distribution), 1 => tied]
 }
 
-fn parameters() -> impl Strategy<Value = Parameters> {
+pub fn parameters() -> impl Strategy<Value = Parameters> {
     let temperature = prop_oneof![Just(0.0), Just(1.0), Just(1.0), 0.2..2.0_f64, Just(0.001)];
     let top_k = prop_oneof![2 => Just(0_usize), 3 => 1..=14_usize];
     let top_p = prop_oneof![2 => Just(1.0), 2 => 0.05..1.0_f64];
@@ -27,7 +27,7 @@ fn parameters() -> impl Strategy<Value = Parameters> {
     })
 }
 
-fn sampling(parameters: Parameters) -> Sampling {
+pub fn sampling(parameters: Parameters) -> Sampling {
     let Parameters { temperature, top_k, top_p, min_p } = parameters;
     Sampling::new(temperature, Some(top_k), top_p, min_p).unwrap()
 }

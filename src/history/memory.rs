@@ -1,0 +1,178 @@
+//! History in this process's memory, bounded in bytes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::shelf::Shelf;
+use super::{Finish, History, Lease, PromptKey, Rollout, RolloutId, Usage};
+use crate::speculation::{Sampling, Scored};
+
+/// One rollout and whom it served.
+#[derive(Debug)]
+struct Kept {
+    id: RolloutId,
+    rollout: Arc<Rollout>,
+    /// The versions under which it was taken.
+    served: Vec<Arc<str>>,
+}
+
+impl Kept {
+    fn bytes(&self) -> usize {
+        size_of::<Self>() + self.rollout.bytes() + size_of::<Arc<str>>() * self.served.capacity()
+    }
+
+    /// Whether it may serve a rollout under `version`.
+    fn is_free(&self, version: &str) -> bool {
+        let Self { rollout, served, .. } = self;
+        rollout.ended().is_some()
+            && !rollout.tokens().is_empty()
+            && !rollout.ran_under(version)
+            && served.iter().all(|other| **other != *version)
+    }
+}
+
+/// A prompt's rollouts.
+#[derive(Debug, Default)]
+struct Group {
+    /// In the order in which they began.
+    kept: Vec<Kept>,
+    /// What they weigh together.
+    bytes: usize,
+}
+
+impl Group {
+    fn push(&mut self, kept: Kept) {
+        self.bytes += kept.bytes();
+        self.kept.push(kept);
+    }
+
+    /// Changes a rollout; false if it is not there.
+    fn change(&mut self, id: RolloutId, change: impl FnOnce(&mut Rollout)) -> bool {
+        let Ok(at) = self.kept.binary_search_by_key(&id, |kept| kept.id) else { return false };
+        let kept = &mut self.kept[at];
+        let before = kept.bytes();
+        // A reader that holds it keeps what it saw.
+        change(Arc::make_mut(&mut kept.rollout));
+        self.bytes = self.bytes - before + kept.bytes();
+        true
+    }
+
+    /// The last rollout that may serve one under `version`, which it now does.
+    fn take(&mut self, version: &str) -> Option<&Kept> {
+        let kept = self.kept.iter_mut().rfind(|kept| kept.is_free(version))?;
+        let before = kept.bytes();
+        kept.served.push(version.into());
+        self.bytes = self.bytes - before + kept.bytes();
+        Some(kept)
+    }
+
+    /// Forgets the rollouts that began first until `excess` bytes are saved, the last one excepted.
+    fn shed(&mut self, excess: usize) {
+        let mut saved = 0;
+        let mut count = 0;
+        while saved < excess && count + 1 < self.kept.len() {
+            saved += self.kept[count].bytes();
+            count += 1;
+        }
+        self.kept.drain(..count);
+        self.bytes -= saved;
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    shelf: Shelf<Group>,
+    /// Rollouts begun.
+    begun: u64,
+}
+
+impl Inner {
+    /// Changes a rollout, if it is there still.
+    fn change(&mut self, key: &PromptKey, id: RolloutId, change: impl FnOnce(&mut Rollout)) -> bool {
+        let is_there = self.shelf.get_mut(key).is_some_and(|group| group.change(id, change));
+        if is_there {
+            self.weigh(key);
+        }
+        is_there
+    }
+
+    /// Lets go of what no longer fits after the group of `key` has changed.
+    fn weigh(&mut self, key: &PromptKey) {
+        let bytes = |group: &Group| size_of::<Group>() + group.bytes + key.bytes();
+        let Some(weight) = self.shelf.get(key).map(bytes) else { return };
+        let excess = self.shelf.weigh(key, weight);
+        if excess > 0
+            && let Some(group) = self.shelf.get_mut(key)
+        {
+            group.shed(excess);
+            let weight = bytes(group);
+            self.shelf.weigh(key, weight);
+        }
+    }
+}
+
+/// Rollouts in memory. Every operation holds one lock for a moment.
+#[derive(Debug)]
+pub struct Memory {
+    inner: Mutex<Inner>,
+}
+
+impl Memory {
+    /// A store of at most `most_bytes`. When it is full, the prompt that was longest without a new rollout leaves; of a
+    /// prompt that alone is too large, the rollouts that began first, but never the last.
+    #[must_use]
+    pub fn new(most_bytes: usize) -> Self {
+        Self { inner: Mutex::new(Inner { shelf: Shelf::new(most_bytes), begun: 0 }) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl History for Memory {
+    fn begin(&self, key: &PromptKey, version: &Arc<str>, sampling: Option<Sampling>) -> RolloutId {
+        let mut inner = self.lock();
+        inner.begun += 1;
+        let id = RolloutId(inner.begun);
+        let rollout = Arc::new(Rollout::new(Arc::clone(version), sampling));
+        inner.shelf.open(key, Group::default).push(Kept { id, rollout, served: Vec::new() });
+        inner.weigh(key);
+        id
+    }
+
+    fn extend(&self, key: &PromptKey, id: RolloutId, version: &Arc<str>, scored: &[Scored]) -> bool {
+        self.lock().change(key, id, |rollout| rollout.extend(version, scored))
+    }
+
+    fn finish(&self, key: &PromptKey, id: RolloutId, finish: Finish) -> bool {
+        self.lock().change(key, id, |rollout| rollout.finish(finish))
+    }
+
+    fn rollouts(&self, key: &PromptKey) -> Vec<Arc<Rollout>> {
+        let inner = self.lock();
+        let group = inner.shelf.get(key).map_or(&[][..], |group| group.kept.as_slice());
+        group.iter().map(|kept| Arc::clone(&kept.rollout)).collect()
+    }
+
+    fn take(&self, key: &PromptKey, version: &str) -> Option<Lease> {
+        let mut inner = self.lock();
+        let group = inner.shelf.get_mut(key)?;
+        let mut earlier = group.kept.iter().filter(|kept| kept.rollout.begun_under() != version);
+        let is_unselected = earlier.all(|kept| kept.rollout.ended().is_some() && !kept.rollout.ran_under(version));
+        let kept = group.take(version)?;
+        let lease = Lease { id: kept.id, rollout: Arc::clone(&kept.rollout), is_unselected };
+        inner.weigh(key);
+        Some(lease)
+    }
+
+    fn usage(&self) -> Usage {
+        let inner = self.lock();
+        let rollouts = || inner.shelf.values().flat_map(|group| &group.kept);
+        Usage {
+            prompts: inner.shelf.len(),
+            rollouts: rollouts().count(),
+            tokens: rollouts().map(|kept| kept.rollout.tokens().len()).sum(),
+            bytes: inner.shelf.bytes(),
+        }
+    }
+}
