@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::{Context, anyhow};
 use clap::Args;
 
+use super::print;
 use crate::config::{DrafterChoice, TargetSettings};
 use crate::model::{DraftModel, Fallback};
 use crate::setup::{Examined, compare_with_draft, examine, load_draft_model};
@@ -59,11 +60,6 @@ pub(super) fn run(settings: DoctorSettings) -> anyhow::Result<ExitCode> {
     let report = runtime.block_on(examine_all(&upstream, &settings.target));
     print(&report.text);
     Ok(if report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-#[allow(clippy::print_stdout)]
-fn print(text: &str) {
-    print!("{text}");
 }
 
 async fn examine_all(upstream: &Upstream, settings: &TargetSettings) -> Report {

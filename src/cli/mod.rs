@@ -69,3 +69,15 @@ fn refuse(error: &clap::Error) -> ExitCode {
 fn complain(error: &anyhow::Error) {
     eprintln!("sidedraft: {error:#}");
 }
+
+/// What a command was run for.
+#[allow(clippy::print_stdout)]
+fn print(text: &str) {
+    print!("{text}");
+}
+
+/// Tells whoever waits how far a command is.
+#[allow(clippy::print_stderr)]
+fn say(text: &str) {
+    eprintln!("{text}");
+}

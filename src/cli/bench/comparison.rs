@@ -91,7 +91,7 @@ mod tests {
 
     fn round(tokens: u64, seconds: f64) -> Round {
         let outcome = Outcome::Done { tokens, prompt_tokens: None, finish: None };
-        let rollout = Rollout { line: 1, group: None, started: 0.0, seconds, first: None, outcome };
+        let rollout = Rollout { line: 1, group: None, started: 0.0, seconds, first: None, reward: None, outcome };
         Round { started: 0.0, seconds, cache_salt: None, rollouts: vec![rollout], counters: None, void: None }
     }
 

@@ -20,6 +20,8 @@ pub(super) struct Counters {
     pub drafts: Option<f64>,
     pub draft_tokens: Option<f64>,
     pub accepted_tokens: Option<f64>,
+    /// Accepted drafts by who made them.
+    pub accepted_by_drafter: Option<ByLabel>,
     /// Accepted drafts by their position in the proposal, from 0.
     pub accepted_by_position: Option<ByLabel>,
     /// Drafts by their position in the proposal, from 0.
@@ -57,6 +59,7 @@ impl Counters {
             drafts: total("vllm:spec_decode_num_drafts_total"),
             draft_tokens: total("vllm:spec_decode_num_draft_tokens_total"),
             accepted_tokens: total("vllm:spec_decode_num_accepted_tokens_total"),
+            accepted_by_drafter: by("sidedraft_accepted_tokens_total", "drafter"),
             accepted_by_position: by("vllm:spec_decode_num_accepted_tokens_per_pos_total", "position"),
             drafted_by_position: by("sidedraft_drafted_tokens_per_pos_total", "position"),
             decoded_tokens: total("sidedraft_decoded_tokens_total"),
@@ -96,6 +99,7 @@ impl Counters {
             drafts: merge(self.drafts, other.drafts),
             draft_tokens: merge(self.draft_tokens, other.draft_tokens),
             accepted_tokens: merge(self.accepted_tokens, other.accepted_tokens),
+            accepted_by_drafter: labelled(&self.accepted_by_drafter, &other.accepted_by_drafter),
             accepted_by_position: labelled(&self.accepted_by_position, &other.accepted_by_position),
             drafted_by_position: labelled(&self.drafted_by_position, &other.drafted_by_position),
             decoded_tokens: merge(self.decoded_tokens, other.decoded_tokens),
@@ -104,8 +108,13 @@ impl Counters {
     }
 
     fn values(&self) -> impl Iterator<Item = f64> + '_ {
-        let labelled =
-            [&self.draft_seconds, &self.verify_seconds, &self.accepted_by_position, &self.drafted_by_position];
+        let labelled = [
+            &self.draft_seconds,
+            &self.verify_seconds,
+            &self.accepted_by_drafter,
+            &self.accepted_by_position,
+            &self.drafted_by_position,
+        ];
         let plain = [
             self.decode_seconds,
             self.drafts,

@@ -11,7 +11,7 @@ pub(super) fn round(rollouts: &[(u64, f64)]) -> Round {
         let started = clock;
         clock += seconds;
         let outcome = Outcome::Done { tokens, prompt_tokens: Some(3), finish: Some("length".to_owned()) };
-        Rollout { line: 1, group: None, started, seconds, first: None, outcome }
+        Rollout { line: 1, group: None, started, seconds, first: None, reward: None, outcome }
     };
     let rollouts = rollouts.iter().map(&mut rollout).collect();
     Round { started: 0.0, seconds: clock, cache_salt: None, rollouts, counters: None, void: None }
@@ -26,6 +26,7 @@ pub(super) fn pair(ratio: f64) -> Pair {
         decoded_tokens: Some(10.0),
         draft_seconds: Some([("neural".to_owned(), 0.5)].into()),
         verify_seconds: Some([("cached-suffix".to_owned(), 1.0)].into()),
+        accepted_by_drafter: Some([("neural".to_owned(), 20.0), ("replay".to_owned(), 10.0)].into()),
         accepted_by_position: Some([("0".to_owned(), 9.0), ("1".to_owned(), 6.0)].into()),
         drafted_by_position: Some([("0".to_owned(), 10.0), ("1".to_owned(), 10.0)].into()),
         ..Counters::default()
@@ -37,7 +38,7 @@ pub(super) fn pair(ratio: f64) -> Pair {
 /// A cell of these pairs.
 pub(super) fn cell(concurrency: usize, pairs: Vec<Pair>) -> Cell {
     let summary = Summary::of(&pairs);
-    Cell { workload: "math".to_owned(), temperature: Some(0.0), concurrency, pairs, summary }
+    Cell { workload: "math".to_owned(), temperature: Some(0.0), concurrency, epoch: None, pairs, summary }
 }
 
 /// A report of these cells.
@@ -65,6 +66,7 @@ pub(super) fn report(cells: Vec<Cell>) -> Report {
             warmup: 1,
             max_tokens: None,
         },
+        epochs: None,
         notes: vec!["A note.".to_owned()],
         cells,
     }

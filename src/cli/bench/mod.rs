@@ -11,8 +11,11 @@ mod plan;
 mod progress;
 mod record;
 mod request;
+mod reward;
+mod rl;
 mod run;
 mod servers;
+mod session;
 mod settings;
 mod stats;
 mod summary;
@@ -41,6 +44,8 @@ pub(super) struct BenchCommand {
 enum OtherBench {
     /// Measure what forwarding costs, beside nginx where there is one
     Proxy(bench_proxy::Settings),
+    /// Measure what the sidecar brings over epochs of the same prompts, with the weights moved in between
+    Rl(Box<rl::Settings>),
     /// Measure what a draft model costs on this machine, and compare it with float32
     Draft(bench_draft::Settings),
 }
@@ -49,6 +54,7 @@ enum OtherBench {
 pub(super) fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     match &command.other {
         Some(OtherBench::Proxy(settings)) => return bench_proxy::run(settings),
+        Some(OtherBench::Rl(settings)) => return rl::run(settings),
         Some(OtherBench::Draft(settings)) => return bench_draft::run(settings),
         None => {}
     }

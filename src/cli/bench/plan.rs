@@ -12,6 +12,15 @@ pub(super) fn rollouts(lines: &[Line], count: usize, pair: usize) -> Vec<usize> 
     all.iter().copied().cycle().skip(start).take(count).collect()
 }
 
+/// The rollouts of a step: `samples` of each of `prompts` lines, of which there are as many at least. Each step goes on where
+/// the one before it ended, and begins again where too few lines are left; how often that happened before it, too.
+pub(super) fn step(lines: usize, prompts: usize, samples: usize, step: usize) -> (Vec<usize>, usize) {
+    let steps = (lines / prompts.max(1)).max(1);
+    let start = step % steps * prompts;
+    let all = (start..start + prompts).flat_map(|line| std::iter::repeat_n(line, samples));
+    (all.collect(), step / steps)
+}
+
 /// The arms of round `pair` in their order: each is first as often as the other, so that neither always finds the
 /// machine as the other left it.
 pub(super) fn order(arms: &[Arm], pair: usize) -> Vec<Arm> {
@@ -47,6 +56,7 @@ mod tests {
             n: *n,
             max_tokens: None,
             temperature: None,
+            answer: None,
         };
         copies.iter().map(line).collect()
     }
@@ -57,6 +67,14 @@ mod tests {
         assert_eq!(rollouts(&lines, 4, 0), [0, 1, 1, 1]);
         assert_eq!(rollouts(&lines, 4, 1), [2, 0, 1, 1]);
         assert_eq!(rollouts(&lines, 7, 0), [0, 1, 1, 1, 2, 0, 1]);
+    }
+
+    #[test]
+    fn steps_sample_their_prompts_and_tell_when_these_come_again() {
+        assert_eq!(step(5, 2, 2, 0), (vec![0, 0, 1, 1], 0));
+        assert_eq!(step(5, 2, 2, 1), (vec![2, 2, 3, 3], 0));
+        assert_eq!(step(5, 2, 2, 2), (vec![0, 0, 1, 1], 1));
+        assert_eq!(step(2, 2, 1, 3), (vec![0, 1], 3));
     }
 
     #[test]

@@ -18,9 +18,10 @@ impl Progress {
     }
 
     /// A cell begins.
-    pub(super) fn begin(&self, workload: &str, temperature: Option<f64>, concurrency: usize) {
+    pub(super) fn begin(&self, workload: &str, temperature: Option<f64>, epoch: Option<usize>, concurrency: usize) {
         let temperature = temperature.map_or_else(String::new, |temperature| format!(", temperature {temperature}"));
-        self.0.set_message(format!("{workload}{temperature}, {concurrency} at a time"));
+        let epoch = epoch.map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
+        self.0.set_message(format!("{workload}{temperature}{epoch}, {concurrency} at a time"));
     }
 
     /// A rollout ended.

@@ -36,6 +36,8 @@ pub(super) struct Report {
     pub direct: Option<Server>,
     pub proxied: Option<Server>,
     pub load: Load,
+    /// How rollouts come back, where epochs were measured.
+    pub epochs: Option<Epochs>,
     /// What a reader should know before believing the numbers.
     pub notes: Vec<String>,
     pub cells: Vec<Cell>,
@@ -70,6 +72,20 @@ pub(super) struct Load {
     pub max_tokens: Option<u64>,
 }
 
+/// Epochs over the same prompts, as a trainer runs them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Epochs {
+    pub epochs: usize,
+    /// Steps of an epoch, each with prompts of its own.
+    pub steps: usize,
+    /// Prompts of a step.
+    pub prompts: usize,
+    /// Rollouts of each prompt.
+    pub samples: usize,
+    /// What ran before each epoch.
+    pub between: Option<String>,
+}
+
 /// One combination of workload, temperature and concurrency.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(super) struct Cell {
@@ -78,6 +94,8 @@ pub(super) struct Cell {
     pub temperature: Option<f64>,
     /// Rollouts at a time.
     pub concurrency: usize,
+    /// From 1, where epochs were measured.
+    pub epoch: Option<usize>,
     pub pairs: Vec<Pair>,
     pub summary: Summary,
 }
@@ -132,6 +150,8 @@ pub(super) struct Rollout {
     pub seconds: f64,
     /// Until the first piece of a stream.
     pub first: Option<f64>,
+    /// 1 for the right answer, 0 for another, where the workload tells it.
+    pub reward: Option<f64>,
     #[serde(flatten)]
     pub outcome: Outcome,
 }
@@ -153,6 +173,15 @@ impl Round {
     pub(super) fn tokens_per_second(&self) -> f64 {
         self.tokens() as f64 / self.seconds
     }
+
+    /// Seconds during which only the last tenth of the rollouts, rounded up, were still running.
+    pub(super) fn tail(&self) -> f64 {
+        let mut ends: Vec<f64> = self.rollouts.iter().map(|rollout| rollout.started + rollout.seconds).collect();
+        ends.sort_by(f64::total_cmp);
+        let before = ends.len() - ends.len().div_ceil(10);
+        let began = before.checked_sub(1).and_then(|last| ends.get(last)).copied().unwrap_or(0.0);
+        ends.last().map_or(0.0, |end| end - began)
+    }
 }
 
 impl Rollout {
@@ -161,5 +190,20 @@ impl Rollout {
             Outcome::Done { tokens, .. } => tokens,
             Outcome::Failed { .. } => 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture;
+
+    #[test]
+    fn the_tail_is_the_time_of_the_last_tenth() {
+        // They end after 1, 2, … 20 seconds.
+        let round = fixture::round(&[(1, 1.0); 20]);
+        assert_eq!(round.tail(), 2.0);
+        assert_eq!(fixture::round(&[(1, 1.0); 3]).tail(), 1.0);
+        assert_eq!(fixture::round(&[(1, 4.0)]).tail(), 4.0);
+        assert_eq!(fixture::round(&[]).tail(), 0.0);
     }
 }

@@ -80,21 +80,37 @@ struct Usage {
 
 #[derive(Debug, Deserialize)]
 struct Choice {
+    text: Option<String>,
+    message: Option<Message>,
+    delta: Option<Message>,
     token_ids: Option<Vec<u32>>,
     finish_reason: Option<String>,
 }
 
-/// What a reply of `status` with `body` amounts to.
-pub(super) fn outcome(status: u16, body: &[u8], stream: bool) -> Outcome {
-    if !(200..300).contains(&status) {
-        return failed(format!("status {status}: {}", excerpt(body)));
-    }
-    let pieces = if stream { events(body) } else { piece(body).map(|piece| vec![piece]) };
-    pieces.and_then(|pieces| read(&pieces)).unwrap_or_else(failed)
+#[derive(Debug, Deserialize)]
+struct Message {
+    content: Option<String>,
 }
 
-fn failed(error: String) -> Outcome {
-    Outcome::Failed { error }
+impl Choice {
+    fn text(&self) -> &str {
+        let message = self.message.as_ref().or(self.delta.as_ref());
+        self.text.as_deref().or_else(|| message?.content.as_deref()).unwrap_or_default()
+    }
+}
+
+/// What a reply of `status` with `body` amounts to, and the text of it.
+pub(super) fn outcome(status: u16, body: &[u8], stream: bool) -> (Outcome, String) {
+    let pieces = match (200..300).contains(&status) {
+        false => Err(format!("status {status}: {}", excerpt(body))),
+        true if stream => events(body),
+        true => piece(body).map(|piece| vec![piece]),
+    };
+    let text = |pieces: &[Reply]| pieces.iter().flat_map(|piece| &piece.choices).map(Choice::text).collect();
+    match pieces.and_then(|pieces| Ok((read(&pieces)?, text(&pieces)))) {
+        Ok(done) => done,
+        Err(error) => (Outcome::Failed { error }, String::new()),
+    }
 }
 
 fn piece(body: &[u8]) -> Result<Reply, String> {
@@ -145,7 +161,7 @@ mod tests {
     use super::*;
 
     fn line(prompt: Prompt) -> Line {
-        Line { number: 1, prompt, group: None, n: 1, max_tokens: Some(7), temperature: Some(0.5) }
+        Line { number: 1, prompt, group: None, n: 1, max_tokens: Some(7), temperature: Some(0.5), answer: None }
     }
 
     const PLAIN: Manner<'_> =
@@ -191,16 +207,31 @@ mod tests {
     fn tokens_are_the_usages_or_those_listed() {
         let usage =
             br#"{"choices": [{"finish_reason": "stop"}], "usage": {"prompt_tokens": 3, "completion_tokens": 5}}"#;
-        assert_eq!(outcome(200, usage, false), done(5, Some(3), Some("stop")));
+        assert_eq!(outcome(200, usage, false).0, done(5, Some(3), Some("stop")));
         let listed = br#"{"choices": [{"token_ids": [1, 2]}]}"#;
-        assert_eq!(outcome(200, listed, false), done(2, None, None));
+        assert_eq!(outcome(200, listed, false).0, done(2, None, None));
     }
 
     #[test]
     fn a_stream_is_read_to_its_end() {
         let stream = b"data: {\"choices\": [{\"token_ids\": [1, 2, 3, 4]}]}\n\ndata: {\"choices\": [{\"finish_reason\": \"length\"}]}\n\n\
             data: {\"choices\": [], \"usage\": {\"prompt_tokens\": 1, \"completion_tokens\": 4}}\n\ndata: [DONE]\n\n";
-        assert_eq!(outcome(200, stream, true), done(4, Some(1), Some("length")));
+        assert_eq!(outcome(200, stream, true).0, done(4, Some(1), Some("length")));
+    }
+
+    #[test]
+    fn the_text_is_told_by_either_route_whole_or_in_pieces() {
+        for (body, stream) in [
+            (r#"{"choices": [{"text": "a b", "token_ids": [1]}]}"#, false),
+            (r#"{"choices": [{"message": {"content": "a b"}, "token_ids": [1]}]}"#, false),
+            (
+                "data: {\"choices\": [{\"delta\": {\"content\": \"a\"}, \"token_ids\": [1]}]}\n\n\
+                 data: {\"choices\": [{\"delta\": {\"content\": \" b\"}, \"token_ids\": [2]}]}\n\ndata: [DONE]\n\n",
+                true,
+            ),
+        ] {
+            assert_eq!(outcome(200, body.as_bytes(), stream).1, "a b", "{body}");
+        }
     }
 
     #[test]
@@ -219,7 +250,7 @@ mod tests {
             (200, "data: {\"usage\": {\"completion_tokens\": 4}}\n\n", true, "cut short"),
             (200, "data: {\"error\": \"bad\"}\n\ndata: [DONE]\n\n", true, "bad"),
         ] {
-            let Outcome::Failed { error } = outcome(status, body.as_bytes(), stream) else { panic!("{body}") };
+            let (Outcome::Failed { error }, _) = outcome(status, body.as_bytes(), stream) else { panic!("{body}") };
             assert!(error.contains(said), "{error}");
         }
     }

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-/// Settings of the comparison between a server and the sidecar in front of it.
+/// What every comparison of a server with the sidecar in front of it is told.
 #[derive(Debug, Clone, Args)]
-pub(super) struct CompareSettings {
+pub(super) struct Ends {
     /// The server itself. With one of the two URLs only, plain numbers are measured and no ratio
     #[arg(long, value_name = "URL", value_parser = url)]
     pub direct: Option<String>,
@@ -21,30 +21,9 @@ pub(super) struct CompareSettings {
     #[arg(long, value_name = "FILE", required = true)]
     pub workload: Vec<PathBuf>,
 
-    /// Rollouts that run at a time, one measurement for each number of the list
-    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,4,16,32")]
-    pub concurrency: Vec<NonZeroUsize>,
-
-    /// Pairs of rounds. Within a pair one round goes to each URL, in an order that alternates
-    #[arg(long, value_name = "N", default_value = "5")]
-    pub rounds: NonZeroUsize,
-
-    /// Rollouts of a round [default: twice the concurrency, and 8 at least]
-    #[arg(long, value_name = "N", conflicts_with = "together")]
-    pub requests: Option<NonZeroUsize>,
-
-    /// Temperatures, one measurement for each number of the list [default: the workload's own]
-    #[arg(long, alias = "temperature", value_name = "LIST", value_delimiter = ',', value_parser = temperature)]
-    pub temperatures: Vec<f64>,
-
     /// The longest rollout, instead of the workload's own `max_tokens`
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_tokens: Option<u64>,
-
-    /// Start all rollouts of a round at once, as many as the concurrency says, and compare the time until the last one
-    /// ends
-    #[arg(long, alias = "batch")]
-    pub together: bool,
 
     /// Ask for streams. Without it each reply comes whole, as trainers ask for it
     #[arg(long)]
@@ -53,10 +32,6 @@ pub(super) struct CompareSettings {
     /// Ask for log-probabilities, as trainers do
     #[arg(long)]
     pub logprobs: bool,
-
-    /// Send no `cache_salt`. With one for each round and URL, none finds another's tokens in the prefix cache
-    #[arg(long)]
-    pub no_cache_salt: bool,
 
     /// Rollouts that go to each URL before each measurement and are not counted
     #[arg(long, value_name = "N", default_value = "1")]
@@ -83,6 +58,38 @@ pub(super) struct CompareSettings {
     pub html: Option<PathBuf>,
 }
 
+/// Settings of the comparison rollout by rollout.
+#[derive(Debug, Clone, Args)]
+pub(super) struct CompareSettings {
+    #[command(flatten)]
+    pub ends: Ends,
+
+    /// Rollouts that run at a time, one measurement for each number of the list
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1,4,16,32")]
+    pub concurrency: Vec<NonZeroUsize>,
+
+    /// Pairs of rounds. Within a pair one round goes to each URL, in an order that alternates
+    #[arg(long, value_name = "N", default_value = "5")]
+    pub rounds: NonZeroUsize,
+
+    /// Rollouts of a round [default: twice the concurrency, and 8 at least]
+    #[arg(long, value_name = "N", conflicts_with = "together")]
+    pub requests: Option<NonZeroUsize>,
+
+    /// Temperatures, one measurement for each number of the list [default: the workload's own]
+    #[arg(long, alias = "temperature", value_name = "LIST", value_delimiter = ',', value_parser = temperature)]
+    pub temperatures: Vec<f64>,
+
+    /// Start all rollouts of a round at once, as many as the concurrency says, and compare the time until the last one
+    /// ends
+    #[arg(long, alias = "batch")]
+    pub together: bool,
+
+    /// Send no `cache_salt`. With one for each round and URL, none finds another's tokens in the prefix cache
+    #[arg(long)]
+    pub no_cache_salt: bool,
+}
+
 impl CompareSettings {
     /// The rollouts of a round.
     pub(super) fn rollouts(&self, concurrency: usize) -> usize {
@@ -107,7 +114,7 @@ fn url(text: &str) -> Result<String, String> {
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
 
-fn temperature(text: &str) -> Result<f64, String> {
+pub(super) fn temperature(text: &str) -> Result<f64, String> {
     let temperature: f64 = text.parse().map_err(|_| "must be a number".to_owned())?;
     if temperature.is_finite() && temperature >= 0.0 { Ok(temperature) } else { Err("must not be negative".to_owned()) }
 }

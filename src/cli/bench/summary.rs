@@ -1,5 +1,7 @@
 //! A cell in few numbers, all computed from its rounds.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::comparison::{Comparison, compare};
@@ -33,6 +35,19 @@ pub(super) struct ArmSummary {
     pub latency: Option<Latency>,
     /// Until the first piece of a stream, in seconds.
     pub first: Option<Latency>,
+    /// The median of the rounds' tails, in seconds: while only the last tenth of the rollouts ran.
+    pub tail: Option<f64>,
+    /// Where the workload tells answers.
+    pub reward: Option<Reward>,
+}
+
+/// Rewards of rollouts.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub(super) struct Reward {
+    pub mean: f64,
+    /// The standard error of the mean, as if rollouts were independent; those of one prompt are not quite.
+    pub error: f64,
+    pub rollouts: usize,
 }
 
 /// Quantiles of durations, in seconds.
@@ -60,6 +75,8 @@ pub(super) struct Speculation {
     pub decoded_share: Option<f64>,
     /// Output tokens that were accepted drafts, of all.
     pub accepted_share: Option<f64>,
+    /// The same by who had drafted them.
+    pub accepted_by_drafter: Option<BTreeMap<String, f64>>,
     /// Where the rollouts' time went.
     pub time: TimeShare,
 }
@@ -122,7 +139,19 @@ impl ArmSummary {
             makespan: median(&seconds),
             latency: Latency::of(&latencies),
             first: Latency::of(&first),
+            tail: median(&rounds.iter().map(|round| round.tail()).collect::<Vec<_>>()),
+            reward: Reward::of(&rounds),
         })
+    }
+}
+
+impl Reward {
+    fn of(rounds: &[&Round]) -> Option<Self> {
+        let rewards = rounds.iter().flat_map(|round| &round.rollouts).filter_map(|rollout| rollout.reward);
+        let rewards: Vec<f64> = rewards.collect();
+        let (mean, rollouts) = (mean(&rewards)?, rewards.len());
+        let variance = rewards.iter().map(|reward| (reward - mean).powi(2)).sum::<f64>() / rollouts as f64;
+        Some(Self { mean, error: (variance / rollouts as f64).sqrt(), rollouts })
     }
 }
 
@@ -140,13 +169,16 @@ impl Speculation {
         let counters = each.into_iter().cloned().reduce(|a, b| a.plus(&b))?;
         let tokens = rounds.iter().map(|round| round.tokens()).sum::<u64>() as f64;
         let of = |part: Option<f64>, whole: Option<f64>| Some(part? / whole.filter(|whole| *whole > 0.0)?);
-        let sum = |parts: &Option<std::collections::BTreeMap<String, f64>>| parts.as_ref().map(|p| p.values().sum());
+        let sum = |parts: &Option<BTreeMap<String, f64>>| parts.as_ref().map(|p| p.values().sum());
         Some(Self {
             acceptance_length: of(counters.accepted_tokens, counters.drafts).map(|accepted| accepted + 1.0),
             acceptance_rate: of(counters.accepted_tokens, counters.draft_tokens),
             acceptance_by_position: acceptance_by_position(&counters),
             decoded_share: of(counters.decoded_tokens, Some(tokens)),
             accepted_share: of(counters.accepted_tokens, Some(tokens)),
+            accepted_by_drafter: counters.accepted_by_drafter.as_ref().filter(|_| tokens > 0.0).map(|drafters| {
+                drafters.iter().map(|(drafter, accepted)| (drafter.clone(), accepted / tokens)).collect()
+            }),
             time: TimeShare {
                 rollouts: latencies(rounds).iter().sum(),
                 draft: sum(&counters.draft_seconds),
@@ -180,6 +212,7 @@ mod tests {
             started: 0.0,
             seconds: *seconds,
             first: None,
+            reward: None,
             outcome: Outcome::Done { tokens: *tokens, prompt_tokens: None, finish: None },
         };
         let rollouts = tokens.iter().map(rollout).collect();
@@ -218,6 +251,18 @@ mod tests {
         let latency = direct.latency.unwrap();
         assert_eq!((latency.mean, latency.p50, latency.max), (3.0, 3.0, 5.0));
         assert_eq!((summary.proxied, summary.speculation), (None, None));
+    }
+
+    #[test]
+    fn rewards_have_a_mean_and_its_error() {
+        let mut round = round(&[(1, 1.0); 4], 4.0, None);
+        assert_eq!(Reward::of(&[&round]), None);
+        for (rollout, reward) in round.rollouts.iter_mut().zip([1.0, 0.0, 0.0, 0.0]) {
+            rollout.reward = Some(reward);
+        }
+        let reward = Reward::of(&[&round]).unwrap();
+        assert_eq!((reward.mean, reward.rollouts), (0.25, 4));
+        assert!((reward.error - (0.1875_f64 / 4.0).sqrt()).abs() < 1e-12);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::comparison::{Comparison, Ratio};
 use super::record::{Cell, Report};
-use super::summary::{ArmSummary, Latency};
+use super::summary::{ArmSummary, Latency, Reward, Speculation};
 
 /// What a cell does not have.
 const ABSENT: &str = "-";
@@ -35,17 +35,30 @@ pub(super) fn remarks(report: &Report) -> Vec<String> {
 /// What tells a cell from the others.
 fn name(cell: &Cell) -> String {
     let temperature = cell.temperature.map_or_else(String::new, |t| format!(" at temperature {t}"));
-    format!("{}{temperature}, concurrency {}", cell.workload, cell.concurrency)
+    let epoch = cell.epoch.map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
+    format!("{}{temperature}{epoch}, concurrency {}", cell.workload, cell.concurrency)
 }
 
 /// A row of heads, and one for each cell.
 pub(super) fn rows(report: &Report) -> Vec<Vec<String>> {
-    let together = report.load.together;
+    let (together, epochs) = (report.load.together, report.epochs.is_some());
+    let rewarded = report.cells.iter().any(|cell| rewards(cell).iter().any(Option::is_some));
     let mut head = vec!["workload", "temp", "conc", "direct tok/s", "proxied tok/s", "ratio", "interval"];
+    if epochs {
+        head.insert(2, "epoch");
+        head.extend(["step s", "step ratio", "tail s"]);
+    }
     if together {
         head.extend(["makespan s", "makespan ratio"]);
     }
-    head.extend(["accept len", "decoded", "accepted", "direct p50/p99 s", "proxied p50/p99 s"]);
+    head.extend(["accept len", "decoded", "accepted"]);
+    if epochs {
+        head.push("accepted from");
+    }
+    head.extend(["direct p50/p99 s", "proxied p50/p99 s"]);
+    if rewarded {
+        head.push("reward");
+    }
     let mut rows = vec![head.into_iter().map(str::to_owned).collect::<Vec<_>>()];
     for cell in &report.cells {
         let summary = &cell.summary;
@@ -63,21 +76,49 @@ pub(super) fn rows(report: &Report) -> Vec<Vec<String>> {
             ratio(speed),
             speed.map_or_else(|| ABSENT.to_owned(), |ratio| range(ratio.spread.interval)),
         ];
-        if together {
-            let span = |arm: &Option<ArmSummary>| number(arm.as_ref().and_then(|arm| arm.makespan), 2);
-            row.extend([format!("{} / {}", span(&summary.direct), span(&summary.proxied)), ratio(makespan)]);
+        let both = |of: fn(&ArmSummary) -> Option<f64>| {
+            let arm = |arm: &Option<ArmSummary>| number(arm.as_ref().and_then(of), 2);
+            format!("{} / {}", arm(&summary.direct), arm(&summary.proxied))
+        };
+        if epochs {
+            row.insert(2, cell.epoch.map_or_else(|| ABSENT.to_owned(), |epoch| epoch.to_string()));
+        }
+        if epochs || together {
+            row.extend([both(|arm| arm.makespan), ratio(makespan)]);
+        }
+        if epochs {
+            row.push(both(|arm| arm.tail));
         }
         let speculation = summary.speculation.as_ref();
         row.extend([
             number(speculation.and_then(|speculation| speculation.acceptance_length), 2),
             share(speculation.and_then(|speculation| speculation.decoded_share)),
             share(speculation.and_then(|speculation| speculation.accepted_share)),
-            latency(&summary.direct),
-            latency(&summary.proxied),
         ]);
+        if epochs {
+            row.push(speculation.map_or_else(|| ABSENT.to_owned(), sources));
+        }
+        row.extend([latency(&summary.direct), latency(&summary.proxied)]);
+        if rewarded {
+            row.push(rewards(cell).map(reward).join(" / "));
+        }
         rows.push(row);
     }
     rows
+}
+
+fn rewards(cell: &Cell) -> [Option<Reward>; 2] {
+    [&cell.summary.direct, &cell.summary.proxied].map(|arm| arm.as_ref()?.reward)
+}
+
+fn reward(reward: Option<Reward>) -> String {
+    reward.map_or_else(|| ABSENT.to_owned(), |reward| format!("{:.3}±{:.3}", reward.mean, reward.error))
+}
+
+/// Which drafters the accepted drafts came from, in shares of the output.
+fn sources(speculation: &Speculation) -> String {
+    let Some(sources) = &speculation.accepted_by_drafter else { return ABSENT.to_owned() };
+    sources.iter().map(|(drafter, part)| format!("{drafter} {:.0}%", 100.0 * part)).collect::<Vec<_>>().join(", ")
 }
 
 fn ratio(ratio: Option<&Ratio>) -> String {
@@ -127,6 +168,7 @@ fn lay_out(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::fixture;
+    use super::super::record::Epochs;
     use super::*;
 
     #[test]
@@ -141,6 +183,31 @@ mod tests {
             note: A note.
         "#]]
         .assert_eq(&render(&fixture::mixed()));
+    }
+
+    #[test]
+    fn an_epoch_tells_its_step_its_tail_where_tokens_came_from_and_its_reward() {
+        let mut pair = fixture::pair(1.25);
+        let rounds = [(&mut pair.direct, 0.0), (&mut pair.proxied, 1.0)];
+        for (rollout, reward) in rounds.into_iter().flat_map(|(round, reward)| {
+            round.iter_mut().flat_map(|round| &mut round.rollouts).map(move |rollout| (rollout, reward))
+        }) {
+            rollout.reward = Some(reward);
+        }
+        let mut report = fixture::report(vec![Cell { epoch: Some(2), ..fixture::cell(4, vec![pair]) }]);
+        report.epochs = Some(Epochs { epochs: 3, steps: 1, prompts: 1, samples: 2, between: None });
+        let rows = rows(&report);
+        let told = |head: &str| &rows[1][rows[0].iter().position(|column| column == head).unwrap()];
+        for (head, value) in [
+            ("epoch", "2"),
+            ("step s", "5.00 / 4.00"),
+            ("step ratio", "0.800 (0.80..0.80)"),
+            ("tail s", "3.00 / 2.40"),
+            ("accepted from", "neural 40%, replay 20%"),
+            ("reward", "0.000±0.000 / 1.000±0.000"),
+        ] {
+            assert_eq!(told(head), value, "{head}");
+        }
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub(super) struct Line {
     pub n: usize,
     pub max_tokens: Option<u64>,
     pub temperature: Option<f64>,
+    /// The number that a right answer ends with.
+    pub answer: Option<f64>,
 }
 
 /// A file of lines.
@@ -51,6 +53,7 @@ struct Written {
     n: Option<usize>,
     max_tokens: Option<u64>,
     temperature: Option<f64>,
+    answer: Option<Value>,
     #[serde(flatten)]
     other: Map<String, Value>,
 }
@@ -107,6 +110,10 @@ fn parse_line(number: usize, line: &str, ignored: &mut BTreeSet<String>) -> anyh
     if written.temperature.is_some_and(|temperature| temperature < 0.0) {
         bail!("`temperature` must not be negative");
     }
+    let answer = written.answer.as_ref().and_then(numeric);
+    if written.answer.is_some() && answer.is_none() {
+        ignored.insert("answer (where it is not a number)".to_owned());
+    }
     ignored.extend(written.other.into_iter().map(|(key, _)| key));
     Ok(Line {
         number,
@@ -115,7 +122,13 @@ fn parse_line(number: usize, line: &str, ignored: &mut BTreeSet<String>) -> anyh
         n: written.n.unwrap_or(1),
         max_tokens: written.max_tokens,
         temperature: written.temperature,
+        answer,
     })
+}
+
+/// A number, or a text that is one.
+fn numeric(value: &Value) -> Option<f64> {
+    value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
 #[cfg(test)]
@@ -133,18 +146,22 @@ mod tests {
         let text = concat!(
             r#"{"messages": [{"role": "user", "content": "hi"}], "group": "g", "n": 2, "max_tokens": 5, "answer": 3}"#,
             "\n\n",
-            r#"{"prompt": "hi", "temperature": 0.5, "group": 7}"#,
+            r#"{"prompt": "hi", "temperature": 0.5, "group": 7, "answer": "-0.5"}"#,
             "\n",
-            r#"{"prompt": [1, 2]}"#,
+            r#"{"prompt": [1, 2], "answer": "Paris", "source": "s"}"#,
         );
         let workload = parse(text).unwrap();
         let [chat, prompt, ids] = &workload.lines[..] else { panic!("{workload:?}") };
         assert_eq!(chat.prompt, Prompt::Messages(vec![json!({"role": "user", "content": "hi"})]));
         assert_eq!((chat.number, chat.group.as_deref(), chat.n, chat.max_tokens), (1, Some("g"), 2, Some(5)));
+        assert_eq!((chat.answer, prompt.answer, ids.answer), (Some(3.0), Some(-0.5), None));
         assert_eq!((prompt.number, prompt.group.as_deref(), prompt.n), (3, Some("7"), 1));
         assert_eq!((&prompt.prompt, prompt.temperature), (&Prompt::Plain("hi".into()), Some(0.5)));
         assert_eq!(ids.prompt, Prompt::Plain(json!([1, 2])));
-        assert_eq!(workload.ignored, BTreeSet::from(["answer".to_owned()]));
+        assert_eq!(
+            workload.ignored,
+            BTreeSet::from(["answer (where it is not a number)".to_owned(), "source".to_owned()])
+        );
     }
 
     #[test]

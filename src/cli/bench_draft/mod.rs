@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use serde_json::json;
 
+use crate::cli::{print, say};
 use crate::model::{Agreement, Cell, Device, DraftBench, Fallback};
 use report::Finding;
 pub(super) use settings::Settings;
@@ -97,15 +98,4 @@ fn describe(bench: &DraftBench, name: &str, held: &str, threads: usize) -> Strin
         _ = writeln!(text, "The GPU cannot be used: {explanation}.");
     }
     text
-}
-
-#[allow(clippy::print_stdout)]
-fn print(text: &str) {
-    print!("{text}");
-}
-
-/// Tells whoever waits how far it is.
-#[allow(clippy::print_stderr)]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use anyhow::{Context, ensure};
 use serde_json::json;
 
+use crate::cli::{print, say};
 use cores::{Cores, confine};
 use lanes::Lanes;
 use rounds::{Measured, Way, measure};
@@ -109,15 +110,4 @@ fn describe(cores: &Cores, nginx: Option<&str>, rounds: usize) -> String {
     };
     _ = writeln!(text, "Medians of {rounds} rounds (least–most).");
     text
-}
-
-#[allow(clippy::print_stdout)]
-fn print(text: &str) {
-    print!("{text}");
-}
-
-/// Tells whoever waits how far it is.
-#[allow(clippy::print_stderr)]
-fn say(text: &str) {
-    eprintln!("{text}");
 }

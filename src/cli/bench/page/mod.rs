@@ -4,13 +4,14 @@ mod latency;
 mod positions;
 mod ratio;
 mod scale;
+mod sources;
 mod speed;
 mod svg;
 mod time;
 
 use std::fmt::Write as _;
 
-use super::record::{Cell, Report, Server};
+use super::record::{Cell, Epochs, Report, Server};
 use super::table;
 use ratio::Of;
 use svg::escape;
@@ -38,12 +39,13 @@ pub(super) fn render(report: &Report) -> String {
     page
 }
 
-/// Cells of one workload and temperature, in their order.
+/// Cells of one workload, temperature and epoch, in their order.
 fn groups(cells: &[Cell]) -> Vec<Vec<&Cell>> {
     let mut groups: Vec<Vec<&Cell>> = Vec::new();
     for cell in cells {
         let alike = |group: &&mut Vec<&Cell>| {
-            group.first().is_some_and(|first| first.workload == cell.workload && first.temperature == cell.temperature)
+            let key = |cell: &Cell| (cell.workload.clone(), cell.temperature, cell.epoch);
+            group.first().is_some_and(|first| key(first) == key(cell))
         };
         match groups.iter_mut().find(alike) {
             Some(group) => group.push(cell),
@@ -60,13 +62,22 @@ fn about(report: &Report) -> String {
         format!("{}{version}", server.model)
     };
     let target = report.direct.as_ref().or(report.proxied.as_ref()).map_or_else(String::new, server);
-    let shape = if load.together {
+    let shape = if let Some(Epochs { epochs, steps, prompts, samples, .. }) = report.epochs {
+        &format!(
+            "{epochs} epochs of {steps} steps, each of {prompts} prompts with {samples} rollouts, of which a new one \
+             started whenever one ended"
+        )
+    } else if load.together {
         "all rollouts of a round started together"
     } else {
         "a new rollout started whenever one ended"
     };
     let replies = if load.stream { "streamed" } else { "whole replies" };
-    let salts = if load.cache_salt { "a cache salt for each round" } else { "no cache salt" };
+    let salts = match (load.cache_salt, &report.epochs) {
+        (false, _) => "no cache salt",
+        (true, None) => "a cache salt for each round",
+        (true, Some(_)) => "a cache salt for each side and concurrency",
+    };
     format!(
         "{target}, sidedraft {}. {} pairs of rounds, one direct and one proxied with the same rollouts, in alternating \
          order; {shape}, {replies}, {salts}.",
@@ -95,10 +106,11 @@ fn numbers(report: &Report) -> String {
 fn section(cells: &[&Cell], report: &Report) -> String {
     let Some(first) = cells.first() else { return String::new() };
     let temperature = first.temperature.map_or_else(String::new, |temperature| format!(", temperature {temperature}"));
-    let mut html =
-        format!("<h2>{}</h2>\n<div class=\"figures\">\n", escape(&format!("{}{temperature}", first.workload)));
+    let epoch = first.epoch.map_or_else(String::new, |epoch| format!(", epoch {epoch}"));
+    let title = escape(&format!("{}{temperature}{epoch}", first.workload));
+    let mut html = format!("<h2>{title}</h2>\n<div class=\"figures\">\n");
     let both = report.direct.is_some() && report.proxied.is_some();
-    let ratios: &[Of] = match (both, report.load.together) {
+    let ratios: &[Of] = match (both, report.load.together || report.epochs.is_some()) {
         (false, _) => &[],
         (true, false) => &[Of::Speed],
         (true, true) => &[Of::Makespan, Of::Speed],
@@ -110,6 +122,7 @@ fn section(cells: &[&Cell], report: &Report) -> String {
     if report.proxied.is_some() {
         html.push_str(&positions::figure(cells).html());
         html.push_str(&time::figure(cells).html());
+        html.push_str(&sources::figure(cells).html());
     }
     for cell in cells {
         html.push_str(&latency::figure(cell).html());
@@ -133,12 +146,13 @@ mod tests {
             "<h3>Tokens per second by concurrency</h3>",
             "<h3>Acceptance by position</h3>",
             "<h3>Time of a proxied rollout</h3>",
+            "<h3>Where proxied tokens came from</h3>",
             "<h3>Rollout latency, 1 at a time</h3>",
             "<h3>Rollout latency, 4 at a time</h3>",
         ] {
             assert_eq!(page.matches(title).count(), 1, "{title}");
         }
-        assert_eq!(page.matches("<svg role=\"img\"").count(), 6);
+        assert_eq!(page.matches("<svg role=\"img\"").count(), 7);
         for outside in ["http", "src=", "href", "url(", "@import", "<script", "<link", "<iframe"] {
             assert!(!page.contains(outside), "{outside}");
         }
