@@ -15,6 +15,10 @@ pub(super) enum Own {
     Live,
     /// Whether the server is there and was probed, and what came of it. Asks nobody.
     Ready,
+    /// A page that shows the most important of them, by itself anew. Holds no figures.
+    Page,
+    /// Where the page is.
+    Moved,
     /// The sidecar's metrics without the server's. Asks nobody.
     Metrics,
 }
@@ -23,6 +27,8 @@ impl Own {
     /// The one at `path`.
     pub(super) fn at(path: &str) -> Option<Self> {
         match path {
+            "/sidedraft/" => Some(Self::Page),
+            "/sidedraft" => Some(Self::Moved),
             "/sidedraft/live" => Some(Self::Live),
             "/sidedraft/ready" => Some(Self::Ready),
             "/sidedraft/metrics" => Some(Self::Metrics),
@@ -39,6 +45,8 @@ impl Own {
         match self {
             Self::Live => json_response(StatusCode::OK, r#"{"live":true}"#.into()),
             Self::Ready => ready(readiness),
+            Self::Page => live_page(),
+            Self::Moved => moved(),
             Self::Metrics => page(metrics.encode()),
         }
     }
@@ -54,6 +62,26 @@ fn ready(readiness: &Readiness) -> Response<Body> {
         Readiness::ForwardOnly(reason) => serde_json::json!({"ready": true, "speculates": false, "reason": reason}),
     };
     json_response(StatusCode::OK, json.to_string().into())
+}
+
+fn live_page() -> Response<Body> {
+    /// Nothing from outside, and nothing but itself may show it.
+    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
+                          form-action 'none'; frame-ancestors 'none'";
+    let mut response = Response::new(full(include_str!("page.html")));
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// The page asks for figures beside itself, so it must lie in a folder.
+fn moved() -> Response<Body> {
+    let mut response = Response::new(full(""));
+    *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
+    response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("sidedraft/"));
+    response
 }
 
 /// Metrics in Prometheus's text format.

@@ -83,3 +83,34 @@ async fn with_a_key_only_its_holder_reads_metrics_and_everybody_else_goes_on_as_
     let told = |value: &http::HeaderValue| String::from_utf8_lossy(value.as_bytes()).contains(KEY);
     assert!(!rig.fake.requests().iter().any(|request| request.headers.values().any(told)), "the server needs no key");
 }
+
+/// What a browser made of the page; nothing where there is no Chromium.
+async fn rendered(url: &str, profile: &std::path::Path) -> Option<String> {
+    let mut chromium = tokio::process::Command::new("chromium");
+    chromium.args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]);
+    chromium.arg(format!("--user-data-dir={}", profile.display())).arg(url);
+    let output = chromium.output().await.ok()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test]
+async fn a_page_shows_the_figures_and_needs_nothing_from_outside() {
+    let rig = Rig::usual().await;
+    rig.complete(&greedy(20)).await;
+    let url = format!("{}/sidedraft/", rig.sidecar.url);
+    let reply = rig.sidecar.http.get(format!("{}/sidedraft", rig.sidecar.url)).send().await.unwrap();
+    assert_eq!(reply.url().as_str(), url);
+    assert!(reply.headers()["content-security-policy"].to_str().unwrap().contains("default-src 'none'"));
+    let page = reply.text().await.unwrap();
+    assert!(!page.contains("//cdn") && !page.contains("http://") && !page.contains("https://"));
+    let profile = tempfile::tempdir().unwrap();
+    let Some(seen) = rendered(&url, profile.path()).await else {
+        eprintln!("there is no chromium here: what the page shows was not looked at");
+        return;
+    };
+    let length = 1.0 + rig.accepted() / rig.metric("vllm:spec_decode_num_drafts_total", "");
+    assert!(seen.contains("vLLM is ready"), "{seen}");
+    assert!(seen.contains(&format!("<h2>Acceptance length</h2><p>{length:.2}</p>")), "{seen}");
+    assert!(seen.contains("<h2>Speculated requests</h2><p>1</p>"), "{seen}");
+}
