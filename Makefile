@@ -65,6 +65,11 @@ chart-check: ## Check the Helm chart without a cluster: lint, golden files, sche
 chart-update: ## Render the chart's golden files and the manifest in docs/kubernetes.md anew
 	$(CHART) update
 
+.PHONY: image-check
+image-check: ## Check the Dockerfile without Docker: hadolint, pinned bases, its health check
+	cargo build --locked
+	python3 tests/image/check.py target/debug/sidedraft
+
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences
 	cargo fmt --check

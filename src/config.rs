@@ -1,13 +1,20 @@
 //! Every setting, parsed once into types.
 
+mod door;
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
+pub use door::{DoorSettings, UpstreamTlsSettings};
+pub use limits::LimitSettings;
+
 use crate::model::{CudaOptions, DEFAULT_CACHE_MIB, DeviceChoice, ModelOptions, Precision};
 use crate::rollout::controller::{Policy, Speculate};
+use crate::secret::Secret;
 use crate::telemetry::LogFormat;
 use crate::upstream::UpstreamOptions;
 use crate::verify::Strategy;
@@ -15,8 +22,9 @@ use crate::verify::Strategy;
 /// Settings of `sidedraft serve`.
 #[derive(Debug, Clone, Args)]
 pub struct ServeSettings {
-    /// Where to listen. Port 0 takes a free one; the address is printed as a line of JSON on standard output
-    #[arg(long, env = "SIDEDRAFT_LISTEN", default_value = "0.0.0.0:8001", value_name = "ADDRESS:PORT")]
+    /// Where to listen; 0.0.0.0 lets others in than this machine. Port 0 takes a free one; the address is printed as a line
+    /// of JSON on standard output
+    #[arg(long, env = "SIDEDRAFT_LISTEN", default_value = "127.0.0.1:8001", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
 
     #[command(flatten)]
@@ -56,9 +64,13 @@ pub struct ServeSettings {
     #[arg(long, env = "SIDEDRAFT_DRAIN_TIMEOUT", default_value = "30", value_parser = seconds, value_name = "SECONDS")]
     pub drain_timeout: Duration,
 
-    /// Requests with longer bodies are forwarded unread
-    #[arg(long, env = "SIDEDRAFT_MAX_BODY_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
-    pub max_body_bytes: usize,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub limits: LimitSettings,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub door: DoorSettings,
 
     /// What to log, as in RUST_LOG: error, warn, info, debug, or per module
     #[arg(long, env = "SIDEDRAFT_LOG", default_value = "info", value_name = "FILTER")]
@@ -78,7 +90,11 @@ pub struct TargetSettings {
 
     /// API key for the sidecar's own calls: probe, health, metrics. Clients' keys are passed on for their requests
     #[arg(long, env = "SIDEDRAFT_UPSTREAM_API_KEY", hide_env_values = true, value_name = "KEY")]
-    pub upstream_api_key: Option<String>,
+    pub upstream_api_key: Option<Secret>,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub upstream_tls: UpstreamTlsSettings,
 
     /// Seconds to wait for a connection to the server
     #[arg(long, env = "SIDEDRAFT_CONNECT_TIMEOUT", default_value = "5", value_parser = seconds, value_name = "SECONDS")]
@@ -228,6 +244,7 @@ impl TargetSettings {
         UpstreamOptions {
             url: self.upstream.clone(),
             api_key: self.upstream_api_key.clone(),
+            tls: self.upstream_tls.tls(),
             connect_timeout: self.connect_timeout,
             read_timeout: self.read_timeout,
             retries: self.retries,
@@ -275,6 +292,9 @@ impl TargetSettings {
                     return Err(format!("{flag} is about the CPU, and --draft-device is cuda"));
                 }
             }
+        }
+        if self.upstream_tls.is_given() && !self.upstream.starts_with("https://") {
+            return Err("--upstream-ca and --upstream-cert are about TLS, and --upstream is not https".to_owned());
         }
         if self.ngram_min > self.ngram_max {
             return Err(format!("--ngram-min {} is larger than --ngram-max {}", self.ngram_min, self.ngram_max));

@@ -3,9 +3,9 @@
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Body as _, Frame, Incoming};
+use hyper::body::{Body as _, Frame};
 
-use crate::upstream::streamed::StreamedBody;
+use crate::upstream::streamed::{BodyError, StreamedBody};
 
 /// The body of any request or reply.
 pub(super) type Body = StreamedBody;
@@ -13,11 +13,6 @@ pub(super) type Body = StreamedBody;
 /// A body that is there already.
 pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
     StreamedBody::Whole(Some(bytes.into()))
-}
-
-/// A body on its way.
-pub(super) fn incoming(body: Incoming) -> Body {
-    StreamedBody::Received(body)
 }
 
 /// A body made of pieces as they come.
@@ -34,7 +29,10 @@ pub(super) enum Read {
 }
 
 /// Reads `body` if it is no longer than `limit` bytes.
-pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Read, hyper::Error> {
+///
+/// # Errors
+/// The body's own.
+pub(super) async fn read(mut body: Body, limit: usize) -> Result<Read, BodyError> {
     let mut buffer = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
@@ -48,7 +46,7 @@ pub(super) async fn read(mut body: Incoming, limit: usize) -> Result<Read, hyper
         buffer.extend_from_slice(&data);
         if buffer.len() > limit {
             let begun = futures_util::stream::once(std::future::ready(Ok(Frame::data(buffer.freeze()))));
-            let rest = http_body_util::BodyStream::new(body).map(|frame| frame.map_err(Into::into));
+            let rest = http_body_util::BodyStream::new(body);
             return Ok(Read::TooLong(StreamedBody::Made(StreamBody::new(begun.chain(rest)).boxed_unsync())));
         }
     }

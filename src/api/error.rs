@@ -5,6 +5,7 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde::Serialize;
 
 use super::body::{Body, full};
+use super::refusal::Refusal;
 use crate::rollout::RolloutError;
 use crate::upstream::UpstreamError;
 use crate::upstream::origin::strip_hop_by_hop;
@@ -53,6 +54,10 @@ pub(super) fn upstream_error(error: &UpstreamError) -> Response<Body> {
             response.headers_mut().remove(header::CONTENT_LENGTH);
             response
         }
+        UpstreamError::Intake(fault) => match Refusal::of(fault) {
+            Some(refusal) => refusal.response(),
+            None => error_response(StatusCode::BAD_REQUEST, "BadRequestError", &fault.to_string()),
+        },
         _ => error_response(StatusCode::BAD_GATEWAY, "BadGatewayError", &error.to_string()),
     }
 }

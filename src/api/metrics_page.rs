@@ -1,8 +1,9 @@
 //! `GET /metrics`: the server's metrics and the sidecar's on one page.
 
-use http::{HeaderValue, Response, header};
+use http::Response;
 
-use super::body::{Body, full};
+use super::body::Body;
+use super::own::page;
 use crate::telemetry::{Metrics, merge};
 use crate::upstream::Upstream;
 
@@ -15,8 +16,5 @@ pub(super) async fn metrics_page(upstream: &Upstream, metrics: &Metrics) -> Resp
             String::new()
         }
     };
-    let mut response = Response::new(full(merge(&theirs, &metrics.encode())));
-    let plain_text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, plain_text);
-    response
+    page(merge(&theirs, &metrics.encode()))
 }

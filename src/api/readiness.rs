@@ -62,6 +62,8 @@ pub(super) async fn watch(
                 Err(error) => tracing::warn!(%error, "the server could not be probed"),
             }
         }
+        let openings = &metrics.requests.breaker_openings;
+        openings.inc_by(upstream.breaker_openings().saturating_sub(openings.get()));
         let up = !matches!(*state.borrow(), Readiness::Waiting);
         metrics.requests.upstream_ready.set(i64::from(up));
         let pause = if up { WHILE_UP } else { WHILE_DOWN };

@@ -1,26 +1,31 @@
-//! Which request goes where.
+//! What becomes of a request.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use http::{Method, Request, Response, Uri, header};
-use hyper::body::Incoming;
+use http::{Request, Response};
+use hyper::body::{Body as _, Incoming};
 use hyper::service::Service;
 use tokio::sync::watch;
 
-use super::body::{Body, Read, full, incoming, read};
+use super::body::{Body, Read, full, read};
 use super::control::{self, Action};
 use super::error::error_response;
 use super::forward::forward;
+use super::limits::{Limits, Room, head_bytes};
+use super::own::is_authorised;
 use super::readiness::{EngineBuilder, Readiness};
 use super::reason::Reason;
-use super::speculated::{self, Job, Reply};
+use super::refusal::Refusal;
+use super::route::{Endpoint, Route, is_plain_json};
+use super::speculated::{self, Reply};
 use super::timed::Timed;
-use super::{chat, completions, generate, health, metrics_page};
-use crate::rollout::Engine;
+use super::{health, metrics_page};
+use crate::secret::Secret;
 use crate::telemetry::{Metrics, Outcome, Timer};
-use crate::upstream::Upstream;
+use crate::upstream::streamed::BodyError;
+use crate::upstream::{Intake, IntakeError, IntakeLimits, Upstream};
 
 /// What the sidecar serves with.
 pub struct SidecarSettings {
@@ -30,32 +35,39 @@ pub struct SidecarSettings {
     pub builder: Arc<dyn EngineBuilder>,
     /// What is counted.
     pub metrics: Metrics,
-    /// Requests with longer bodies are forwarded unread.
-    pub max_body_bytes: usize,
+    /// What clients may take.
+    pub limits: Limits,
+    /// The key of the sidecar's own routes, if they need one.
+    pub api_key: Option<Secret>,
 }
 
 /// The sidecar as a [`hyper::service::Service`]. Cheap to clone.
 #[derive(Clone)]
 pub struct Sidecar {
     shared: Arc<Shared>,
+    /// Whether there are more connections than may be, and this serves one of those.
+    is_full: bool,
 }
 
 struct Shared {
     upstream: Upstream,
     metrics: Arc<Metrics>,
     readiness: watch::Receiver<Readiness>,
-    max_body_bytes: usize,
+    limits: Limits,
+    room: Room,
+    api_key: Option<Secret>,
 }
 
 impl Sidecar {
     /// A sidecar that starts to watch its server at once, on the current Tokio runtime, until its last clone is gone.
     #[must_use]
     pub fn start(settings: SidecarSettings) -> Self {
-        let SidecarSettings { upstream, builder, metrics, max_body_bytes } = settings;
+        let SidecarSettings { upstream, builder, metrics, limits, api_key } = settings;
         let (state, readiness) = watch::channel(Readiness::Waiting);
         tokio::spawn(super::readiness::watch(upstream.clone(), builder, metrics.clone(), state));
-        let shared = Shared { upstream, metrics: Arc::new(metrics), readiness, max_body_bytes };
-        Self { shared: Arc::new(shared) }
+        let (metrics, room) = (Arc::new(metrics), Room::new(limits.rollouts));
+        let shared = Shared { upstream, metrics, readiness, limits, room, api_key };
+        Self { shared: Arc::new(shared), is_full: false }
     }
 
     /// Waits until the server was probed.
@@ -71,30 +83,63 @@ impl Sidecar {
         &self.shared.metrics
     }
 
+    /// What clients may take.
+    pub(super) fn limits(&self) -> &Limits {
+        &self.shared.limits
+    }
+
+    /// The same for a connection too many: it answers only what is asked about itself.
+    pub(super) fn full(&self) -> Self {
+        Self { is_full: true, ..self.clone() }
+    }
+
+    /// Why a request is turned away, if it is, as far as its head tells.
+    fn refusal(&self, request: &Request<Incoming>, route: Option<Route>) -> Option<Refusal> {
+        let limits = &self.shared.limits;
+        if self.is_full && !route.is_some_and(Route::is_about_here) {
+            return Some(Refusal::Full(limits.connections));
+        }
+        if head_bytes(request.uri(), request.headers()) > limits.header_bytes {
+            return Some(Refusal::HeadTooLong(limits.header_bytes));
+        }
+        if request.body().size_hint().lower() > limits.body_bytes {
+            return Some(Refusal::BodyTooLong(limits.body_bytes));
+        }
+        let locked = route.is_some_and(Route::needs_key);
+        let refused = locked && !is_authorised(request.headers(), self.shared.api_key.as_ref());
+        refused.then_some(Refusal::Unauthorised)
+    }
+
+    fn refuse(&self, refusal: Refusal, timer: Timer) -> Response<Timed> {
+        self.shared.metrics.requests.finished(Outcome::Refused(refusal.name()), timer);
+        refusal.response().map(Timed::from)
+    }
+
     /// What the sidecar answers itself, or may.
-    async fn respond(self, request: Request<Incoming>, route: Route) -> Response<Timed> {
+    async fn respond(self, request: Request<Body>, route: Route) -> Response<Timed> {
         let shared = &self.shared;
         match route {
             Route::Health => health::health(&shared.upstream).await.map(Timed::from),
             Route::Metrics => metrics_page::metrics_page(&shared.upstream, &shared.metrics).await.map(Timed::from),
+            Route::Own(own) => own.respond(&shared.readiness.borrow(), &shared.metrics).map(Timed::from),
             Route::Speculated(endpoint) => self.speculate(request, endpoint).await,
             Route::Control(action, name) => self.control(request, action, name).await,
         }
     }
 
-    async fn speculate(&self, request: Request<Incoming>, endpoint: Endpoint) -> Response<Timed> {
+    async fn speculate(&self, request: Request<Body>, endpoint: Endpoint) -> Response<Timed> {
         let timer = Timer::start();
         let readiness = self.shared.readiness.borrow().clone();
         let engine = match readiness {
             Readiness::Ready(engine) => engine,
-            Readiness::Waiting => return self.forward(request.map(incoming), "not_probed", timer).await,
-            Readiness::ForwardOnly(reason) => return self.forward(request.map(incoming), reason, timer).await,
+            Readiness::Waiting => return self.forward(request, "not_probed", timer).await,
+            Readiness::ForwardOnly(reason) => return self.forward(request, reason, timer).await,
         };
         if !is_plain_json(request.headers()) {
-            return self.forward(request.map(incoming), "content_type", timer).await;
+            return self.forward(request, "content_type", timer).await;
         }
         let (head, body) = request.into_parts();
-        let body = match read(body, self.shared.max_body_bytes).await {
+        let body = match read(body, self.shared.limits.parsed_bytes).await {
             Ok(Read::Whole(body)) => body,
             Ok(Read::TooLong(body)) => {
                 return self.forward(Request::from_parts(head, body), "body_too_long", timer).await;
@@ -102,11 +147,12 @@ impl Sidecar {
             Err(error) => return self.unreadable(&error, timer),
         };
         let reply = match endpoint.prepare(&engine, &head, &body).await {
-            Ok(job) => speculated::answer(&engine, &self.shared.metrics, job, timer).await,
+            Ok(job) => speculated::answer(&engine, &self.shared.metrics, &self.shared.room, job, timer).await,
             Err(reason) => Reply::Forward(reason),
         };
         match reply {
             Reply::Ready(response) => response.map(Timed::from),
+            Reply::NoRoom => self.refuse(Refusal::NoRoom(self.shared.limits.rollouts), timer),
             Reply::Forward(reason) => {
                 if let Reason::UnknownField(name) = &reason {
                     self.shared.metrics.requests.unknown_field(name);
@@ -116,33 +162,35 @@ impl Sidecar {
         }
     }
 
-    async fn control(&self, request: Request<Incoming>, action: Action, route: &'static str) -> Response<Timed> {
+    async fn control(&self, request: Request<Body>, action: Action, route: &'static str) -> Response<Timed> {
         let timer = Timer::start();
         self.shared.metrics.control.request(route);
         let readiness = self.shared.readiness.borrow().clone();
         let Readiness::Ready(engine) = readiness else {
-            return self.forward(request.map(incoming), "route", timer).await;
+            return self.forward(request, "route", timer).await;
         };
         let (head, body) = request.into_parts();
         let (body, known) = if action.reads_body() {
-            match read(body, self.shared.max_body_bytes).await {
+            match read(body, self.shared.limits.parsed_bytes).await {
                 Ok(Read::Whole(body)) => (full(body.clone()), body),
                 Ok(Read::TooLong(body)) => (body, bytes::Bytes::new()),
                 Err(error) => return self.unreadable(&error, timer),
             }
         } else {
-            (incoming(body), bytes::Bytes::new())
+            (body, bytes::Bytes::new())
         };
         let request = Request::from_parts(head, body);
         let response = control::pass(&self.shared.upstream, engine.control(), action, request, &known).await;
         self.timed(response, "route", timer)
     }
 
-    /// The answer to a client that broke off in the middle of its request.
-    fn unreadable(&self, error: &hyper::Error, timer: Timer) -> Response<Timed> {
+    /// The answer to a client whose request did not come to its end.
+    fn unreadable(&self, error: &BodyError, timer: Timer) -> Response<Timed> {
+        if let Some(refusal) = IntakeError::among(&**error).and_then(Refusal::of) {
+            return self.refuse(refusal, timer);
+        }
         self.shared.metrics.requests.finished(Outcome::Cancelled, timer);
-        let message = format!("the request's body could not be read: {error}");
-        error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &message).map(Timed::from)
+        error_response(http::StatusCode::BAD_REQUEST, "BadRequestError", &error.to_string()).map(Timed::from)
     }
 
     async fn forward(&self, request: Request<Body>, reason: &'static str, timer: Timer) -> Response<Timed> {
@@ -156,63 +204,23 @@ impl Sidecar {
     }
 }
 
-/// A request that is not simply the server's to answer.
-#[derive(Debug, Clone, Copy)]
-enum Route {
-    Health,
-    Metrics,
-    Speculated(Endpoint),
-    /// With the name that it is counted by.
-    Control(Action, &'static str),
-}
-
-impl Route {
-    fn of(method: &Method, uri: &Uri) -> Option<Self> {
-        match (method, uri.path()) {
-            (&Method::GET, "/health") => Some(Self::Health),
-            (&Method::GET, "/metrics") => Some(Self::Metrics),
-            (&Method::POST, "/v1/completions") => Some(Self::Speculated(Endpoint::Completions)),
-            (&Method::POST, "/v1/chat/completions") => Some(Self::Speculated(Endpoint::Chat)),
-            (&Method::POST, "/inference/v1/generate") => Some(Self::Speculated(Endpoint::Generate)),
-            _ => Action::of(method, uri).map(|(action, name)| Self::Control(action, name)),
-        }
-    }
-}
-
-/// A route whose requests are speculated.
-#[derive(Debug, Clone, Copy)]
-enum Endpoint {
-    Completions,
-    Chat,
-    Generate,
-}
-
-impl Endpoint {
-    async fn prepare(self, engine: &Engine, head: &http::request::Parts, body: &bytes::Bytes) -> Result<Job, Reason> {
-        match self {
-            Self::Completions => completions::prepare(engine, head, body).await,
-            Self::Chat => chat::prepare(engine, head, body).await,
-            Self::Generate => generate::prepare(engine, head, body).await,
-        }
-    }
-}
-
-fn is_plain_json(headers: &http::HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    let essence = kind.and_then(|value| value.split(';').next()).unwrap_or_default();
-    essence.trim().eq_ignore_ascii_case("application/json") && !headers.contains_key(header::CONTENT_ENCODING)
-}
-
 impl Service<Request<Incoming>> for Sidecar {
     type Response = Response<Timed>;
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let route = Route::of(request.method(), request.uri());
+        if let Some(refusal) = self.refusal(&request, route) {
+            return Box::pin(std::future::ready(Ok(self.refuse(refusal, Timer::start()))));
+        }
+        let Limits { body_bytes, body_timeout, .. } = self.shared.limits;
+        let limits = IntakeLimits { bytes: body_bytes, patience: body_timeout };
+        let request = request.map(|body| Body::Taken(Intake::new(body, limits)));
         let this = self.clone();
         // What is forwarded needs little room; the others' futures are large.
-        match Route::of(request.method(), request.uri()) {
-            None => Box::pin(async move { Ok(this.forward(request.map(incoming), "route", Timer::start()).await) }),
+        match route {
+            None => Box::pin(async move { Ok(this.forward(request, "route", Timer::start()).await) }),
             Some(route) => Box::pin(async move { Ok(this.respond(request, route).await) }),
         }
     }

@@ -7,6 +7,7 @@ use http::{Response, StatusCode};
 use super::body::Body;
 use super::error::{error_response, json_response, rollout_error};
 use super::events;
+use super::limits::{NoRoom, Room, Taken};
 use super::reason::Reason;
 use super::reply::{Dialect, Output};
 use crate::rollout::{Delta, Deltas, Engine, Rollout, RolloutError};
@@ -26,18 +27,26 @@ pub(super) struct Job {
 pub(super) enum Reply {
     /// It was answered.
     Ready(Response<Body>),
+    /// Too many rollouts are under way.
+    NoRoom,
     /// The server must answer it.
     Forward(Reason),
 }
 
 /// Runs a request's rollouts.
-pub(super) async fn answer(engine: &Engine, metrics: &Metrics, job: Job, timer: Timer) -> Reply {
+pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job: Job, timer: Timer) -> Reply {
     let Job { rollouts, n, stream, dialect } = job;
     let max_model_len = engine.capabilities().max_model_len;
     if rollouts.iter().any(|rollout| rollout.prompt.is_empty() || rollout.prompt.len() >= max_model_len) {
         return Reply::Forward(Reason::Invalid);
     }
-    let mut guard = Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled) };
+    let taken = match room.take(rollouts.len().saturating_mul(n)) {
+        Ok(taken) => taken,
+        Err(NoRoom::Now) => return Reply::NoRoom,
+        // It would be told to come back for ever.
+        Err(NoRoom::Ever) => return Reply::Forward(Reason::Feature("too_many_rollouts")),
+    };
+    let mut guard = Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled), _room: taken };
     let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(|rollout| engine.start(rollout, n)).collect();
     // The server judges a request by its first call, before anything is said to the client.
     let mut first = Vec::with_capacity(running.len());
@@ -123,6 +132,7 @@ pub(super) struct Guard {
     timer: Timer,
     /// Absent once the counting is left to somebody else.
     outcome: Option<Outcome>,
+    _room: Taken,
 }
 
 impl Guard {

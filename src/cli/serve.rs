@@ -6,39 +6,54 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, anyhow};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::{Sidecar, SidecarSettings, serve};
+use crate::api::{Door, Limits, Sidecar, SidecarSettings, serve};
 use crate::config::ServeSettings;
 use crate::setup::Setup;
 use crate::telemetry::{Metrics, init_tracing};
+use crate::tls::acceptor;
 use crate::upstream::Upstream;
 
 pub(super) fn run(settings: ServeSettings) -> anyhow::Result<()> {
     init_tracing(&settings.log, settings.log_format).map_err(|error| anyhow!("--log: {error}"))?;
     settings.target.check().map_err(|error| anyhow!(error))?;
+    let tls = settings.door.tls().map(|tls| acceptor(&tls)).transpose().context("--tls-cert")?;
     let upstream = Upstream::new(&settings.target.upstream_options())?;
     let metrics = Metrics::register().context("cannot register metrics")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
+    raise_file_limit();
     runtime.block_on(async move {
         let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
         setup.insist().await.context("--draft-device cuda")?;
         let listener = listen(settings.listen).with_context(|| format!("cannot listen on {}", settings.listen))?;
         let shutdown = shutdown_signal()?;
-        announce(&listener)?;
+        let door = Door { listener, tls };
+        announce(&door)?;
         let sidecar = Sidecar::start(SidecarSettings {
             upstream,
             builder: Arc::new(setup),
             metrics,
-            max_body_bytes: settings.max_body_bytes,
+            limits: Limits::from(&settings.limits),
+            api_key: settings.door.api_key.clone(),
         });
-        serve(sidecar, listener, shutdown, settings.drain_timeout).await;
+        serve(sidecar, door, shutdown, settings.drain_timeout).await;
         Ok(())
     })
+}
+
+/// A rollout needs a file descriptor for its client and one or two for the server, and the usual limit of 1,024 is one that
+/// a process may raise by itself.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        tracing::warn!(%error, current = ?limit.current, "the limit of open files stays as it is");
+    }
 }
 
 /// Listens with room for a whole step's rollouts to connect at once: with the usual 128, the kernel would drop the rest, and
@@ -64,8 +79,10 @@ fn shutdown_signal() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// Says where it listens, for whoever started it with port 0.
-fn announce(listener: &TcpListener) -> anyhow::Result<()> {
-    let url = format!("http://{}", listener.local_addr().context("cannot tell the listening address")?);
+fn announce(door: &Door) -> anyhow::Result<()> {
+    let scheme = if door.tls.is_some() { "https" } else { "http" };
+    let address = door.listener.local_addr().context("cannot tell the listening address")?;
+    let url = format!("{scheme}://{address}");
     tracing::info!(%url, "listening");
     let mut stdout = std::io::stdout().lock();
     writeln!(stdout, "{}", serde_json::json!({ "listening": url })).context("cannot write to standard output")?;

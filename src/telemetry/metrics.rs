@@ -27,6 +27,8 @@ pub enum Outcome {
     Failed,
     /// The client went away.
     Cancelled,
+    /// Turned away, for a reason.
+    Refused(&'static str),
 }
 
 impl Outcome {
@@ -37,6 +39,7 @@ impl Outcome {
             Self::Forwarded(reason) => ("forwarded", reason),
             Self::Failed => ("failed", ""),
             Self::Cancelled => ("cancelled", ""),
+            Self::Refused(reason) => ("refused", reason),
         }
     }
 }
@@ -133,8 +136,12 @@ pub struct RequestMetrics {
     named_fields: Arc<Mutex<HashSet<String>>>,
     /// Rollouts under way.
     pub rollouts_running: IntGauge,
+    /// Connections of clients.
+    pub connections: IntGauge,
     /// 1 while the server answers its health check and its capabilities are known.
     pub upstream_ready: IntGauge,
+    /// How often connections to the server were held back.
+    pub breaker_openings: IntCounter,
 }
 
 impl RequestMetrics {
@@ -161,6 +168,12 @@ impl RequestMetrics {
             )?,
             named_fields: Arc::default(),
             rollouts_running: add(registry, IntGauge::new("sidedraft_rollouts_running", "Rollouts under way.")?)?,
+            connections: add(registry, IntGauge::new("sidedraft_connections", "Connections of clients.")?)?,
+            breaker_openings: counter(
+                registry,
+                "sidedraft_breaker_openings_total",
+                "Times that connections to the server were held back after a row that could not be opened.",
+            )?,
             upstream_ready: add(
                 registry,
                 IntGauge::new("sidedraft_upstream_ready", "1 while the upstream server is healthy and was probed.")?,

@@ -7,12 +7,16 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, header};
 use hyper_util::client::legacy::connect::HttpConnector;
 use serde::Serialize;
+use tokio::time::Instant;
 
 use super::body::Pieced;
+use super::breaker::Breaker;
 use super::error::{Refusal, UpstreamError, root_cause};
-use super::links::Links;
+use super::links::{HELD_BACK, LinkError, Links};
 use super::origin::Origin;
 use super::streamed::StreamedBody;
+use crate::secret::Secret;
+use crate::tls::{ClientTls, TlsError, client_config};
 
 /// How long a connection may lie idle before it is closed. vLLM's server closes one that was idle for 5 seconds
 /// (`VLLM_HTTP_TIMEOUT_KEEP_ALIVE`), and a request that is sent in that moment is lost.
@@ -26,7 +30,9 @@ pub struct UpstreamOptions {
     /// Base URL: `http://host:port`, possibly with a path under which the API lies.
     pub url: String,
     /// Sent as a bearer token on the sidecar's own calls (probe, health, metrics), never on a client's behalf.
-    pub api_key: Option<String>,
+    pub api_key: Option<Secret>,
+    /// How to speak to it where the URL is https.
+    pub tls: ClientTls,
     /// How long a connection may take to open.
     pub connect_timeout: Duration,
     /// How long the server may stay silent within one reply.
@@ -42,6 +48,7 @@ impl UpstreamOptions {
         Self {
             url: url.into(),
             api_key: None,
+            tls: ClientTls::default(),
             connect_timeout: Duration::from_secs(5),
             read_timeout: Duration::from_secs(600),
             retries: 2,
@@ -57,6 +64,7 @@ pub struct Upstream {
     retries: u32,
     calls: reqwest::Client,
     forwards: Arc<Links>,
+    breaker: Arc<Breaker>,
 }
 
 /// Why the options do not describe a server.
@@ -73,7 +81,13 @@ pub enum OptionsError {
     /// The API key cannot stand in a header.
     #[error("the upstream API key contains characters that cannot be sent in a header")]
     ApiKey,
-    /// No TLS roots, no memory for a connection pool and the like.
+    /// The URL names a user, whose password every error and log line would show.
+    #[error("the upstream URL holds credentials: they belong into --upstream-api-key")]
+    Credentials,
+    /// Certificates that cannot be used.
+    #[error("certificates for the upstream server: {0}")]
+    Tls(#[from] TlsError),
+    /// No memory for a connection pool and the like.
     #[error("the HTTP client cannot be set up: {0}")]
     Client(String),
 }
@@ -85,6 +99,9 @@ impl Upstream {
     /// When the options cannot describe a server.
     pub fn new(options: &UpstreamOptions) -> Result<Self, OptionsError> {
         let invalid = |reason: String| OptionsError::Url { url: options.url.clone(), reason };
+        if options.url.split(['/', '?']).nth(2).is_some_and(|authority| authority.contains('@')) {
+            return Err(OptionsError::Credentials);
+        }
         let uri: Uri = options.url.parse().map_err(|e: http::uri::InvalidUri| invalid(e.to_string()))?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.host().is_none_or(str::is_empty) {
             return Err(invalid("expected http://host:port or https://host:port".to_owned()));
@@ -94,11 +111,14 @@ impl Upstream {
         }
         let mut own_headers = HeaderMap::new();
         if let Some(key) = &options.api_key {
-            let mut value = HeaderValue::from_str(&format!("Bearer {key}")).map_err(|_| OptionsError::ApiKey)?;
+            let mut value =
+                HeaderValue::from_str(&format!("Bearer {}", key.expose())).map_err(|_| OptionsError::ApiKey)?;
             value.set_sensitive(true);
             own_headers.insert(header::AUTHORIZATION, value);
         }
+        let tls = client_config(&options.tls, uri.scheme_str() == Some("https"))?;
         let calls = reqwest::Client::builder()
+            .use_preconfigured_tls(tls.clone())
             .connect_timeout(options.connect_timeout)
             .read_timeout(options.read_timeout)
             .redirect(reqwest::redirect::Policy::none())
@@ -114,18 +134,20 @@ impl Upstream {
         tcp.set_keepalive(Some(PROBE));
         tcp.enforce_http(false);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_native_roots()
-            .map_err(|error| OptionsError::Client(error.to_string()))?
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        let forwards = Links::new(uri, connector).ok_or_else(|| invalid("the host cannot be named".to_owned()))?;
+        let breaker = Arc::new(Breaker::new(Instant::now()));
+        let forwards = Links::new(uri, connector, Arc::clone(&breaker));
+        let forwards = forwards.ok_or_else(|| invalid("the host cannot be named".to_owned()))?;
         Ok(Self {
             base: options.url.trim_end_matches('/').to_owned(),
             own_headers,
             retries: options.retries,
             calls,
             forwards: Arc::new(forwards),
+            breaker,
         })
     }
 
@@ -144,10 +166,13 @@ impl Upstream {
     /// Sends a request on as it is: path and query byte for byte, body and reply streamed.
     ///
     /// # Errors
-    /// [`UpstreamError::Unreachable`] when no reply comes.
+    /// When no reply comes.
     pub async fn forward(&self, request: Request<StreamedBody>) -> Result<Response<StreamedBody>, UpstreamError> {
         let sent = self.forwards.send(request).await;
-        sent.map_err(|reason| UpstreamError::Unreachable { url: self.base.clone(), reason })
+        sent.map_err(|error| match error {
+            LinkError::Server(reason) => UpstreamError::Unreachable { url: self.base.clone(), reason },
+            LinkError::Client(fault) => UpstreamError::Intake(fault),
+        })
     }
 
     /// Closes connections that nothing was forwarded over for long, or that the server has closed.
@@ -155,14 +180,36 @@ impl Upstream {
         self.forwards.sweep();
     }
 
-    /// Makes a call of the sidecar's own and returns the body of a successful reply.
+    /// How often connections were held back because one after the other could not be opened.
+    #[must_use]
+    pub fn breaker_openings(&self) -> u64 {
+        self.breaker.openings()
+    }
+
+    /// Makes a call of the sidecar's own, also where others are held back, and returns the body of a successful reply.
     ///
     /// # Errors
     /// When no reply comes or it is not a success.
     pub async fn get(&self, path: &'static str) -> Result<Bytes, UpstreamError> {
         let request = self.calls.get(format!("{}{path}", self.base)).headers(self.own_headers.clone());
-        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        let response = self.sent(request.send().await)?;
         self.whole(response).await
+    }
+
+    /// What came of a call, told to the breaker.
+    fn sent(&self, result: reqwest::Result<reqwest::Response>) -> Result<reqwest::Response, UpstreamError> {
+        match result {
+            Ok(response) => {
+                self.breaker.succeeded();
+                Ok(response)
+            }
+            Err(error) => {
+                if error.is_connect() {
+                    self.breaker.failed(Instant::now());
+                }
+                Err(self.unreachable(&error))
+            }
+        }
     }
 
     /// Posts `body` as JSON and returns the body of a successful reply, trying again where that can help.
@@ -223,15 +270,16 @@ impl Upstream {
         path: &'static str,
         body: Pieced,
     ) -> Result<reqwest::Response, UpstreamError> {
-        let response = self
+        if !self.breaker.admits(Instant::now()) {
+            return Err(UpstreamError::Unreachable { url: self.base.clone(), reason: HELD_BACK.to_owned() });
+        }
+        let request = self
             .calls
             .request(Method::POST, format!("{}{path}", self.base))
             .headers(origin.headers.clone())
             .header(header::CONTENT_TYPE, "application/json")
-            .body(reqwest::Body::wrap(body))
-            .send()
-            .await
-            .map_err(|error| self.unreachable(&error))?;
+            .body(reqwest::Body::wrap(body));
+        let response = self.sent(request.send().await)?;
         if response.status().is_success() {
             return Ok(response);
         }

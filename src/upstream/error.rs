@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::intake::IntakeError;
+
 /// Why a call to the upstream server brought no usable reply.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum UpstreamError {
@@ -25,6 +27,9 @@ pub enum UpstreamError {
         /// What was wrong.
         reason: String,
     },
+    /// The request could not be sent on to its end, by its client's fault.
+    #[error(transparent)]
+    Intake(#[from] IntakeError),
     /// The server aborted the request before it sampled anything.
     #[error("the upstream server aborted the request")]
     Aborted,
@@ -50,7 +55,7 @@ impl UpstreamError {
             Self::Status(refusal) => {
                 refusal.status.is_server_error() || refusal.status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::Protocol { .. } | Self::Aborted => false,
+            Self::Protocol { .. } | Self::Intake(_) | Self::Aborted => false,
         }
     }
 

@@ -23,12 +23,17 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tower::ServiceExt;
 
+use super::breaker::Breaker;
 use super::error::root_cause;
+use super::intake::IntakeError;
 use super::streamed::{BodyError, StreamedBody};
 
 /// How long a connection waits for its next request. vLLM closes one that was idle for 5 seconds, and a request that is
 /// sent in that moment is lost.
 const IDLE: Duration = Duration::from_secs(4);
+
+/// Why no connection is tried.
+pub(super) const HELD_BACK: &str = "no connection could be opened lately, so none is tried for a moment";
 
 type Connector = HttpsConnector<HttpConnector>;
 type Connection = http1::Connection<MaybeHttpsStream<TokioIo<TcpStream>>, Outgoing>;
@@ -39,7 +44,26 @@ pub(super) struct Links {
     server: Uri,
     host: HeaderValue,
     connector: Connector,
+    breaker: Arc<Breaker>,
     idle: Mutex<VecDeque<(Instant, Box<Link>)>>,
+}
+
+/// Why a request brought no reply.
+#[derive(Debug)]
+pub(super) enum LinkError {
+    /// By the server's fault, or that of the way to it.
+    Server(String),
+    /// By the client's.
+    Client(IntakeError),
+}
+
+impl LinkError {
+    fn of(error: &(dyn std::error::Error + 'static)) -> Self {
+        match IntakeError::among(error) {
+            Some(fault) => Self::Client(fault.clone()),
+            None => Self::Server(root_cause(error)),
+        }
+    }
 }
 
 /// A connection that can take a request. Boxed, because it is large and is handed around with each.
@@ -53,14 +77,14 @@ struct Link {
 
 impl Links {
     /// Connections to the host and port of `server`; none is opened yet.
-    pub(super) fn new(server: Uri, connector: Connector) -> Option<Self> {
+    pub(super) fn new(server: Uri, connector: Connector, breaker: Arc<Breaker>) -> Option<Self> {
         let usual_port = if server.scheme_str() == Some("https") { 443 } else { 80 };
         let host = match (server.host()?, server.port_u16()) {
             (host, Some(port)) if port != usual_port => format!("{host}:{port}"),
             (host, _) => host.to_owned(),
         };
         let host = HeaderValue::from_maybe_shared(host).ok()?;
-        Some(Self { server, host, connector, idle: Mutex::default() })
+        Some(Self { server, host, connector, breaker, idle: Mutex::default() })
     }
 
     /// Sends `request`, whose URI must be a path below the server's own, and returns the reply once its head is there,
@@ -68,9 +92,9 @@ impl Links {
     pub(super) async fn send(
         self: &Arc<Self>,
         request: Request<StreamedBody>,
-    ) -> Result<Response<StreamedBody>, String> {
+    ) -> Result<Response<StreamedBody>, LinkError> {
         let (mut head, body) = request.into_parts();
-        head.uri = self.target(head.uri)?;
+        head.uri = self.target(head.uri).map_err(LinkError::Server)?;
         head.headers.insert(header::HOST, self.host.clone());
         let mut request = Request::from_parts(head, Outgoing { body, sent: None });
         loop {
@@ -78,7 +102,7 @@ impl Links {
             let kept = idle.is_some();
             let mut link = match idle {
                 Some(link) => link,
-                None => self.open().await?,
+                None => self.open().await.map_err(LinkError::Server)?,
             };
             link.sent.store(false, Ordering::Relaxed);
             request.body_mut().sent = Some(Arc::clone(&link.sent));
@@ -116,7 +140,17 @@ impl Links {
     }
 
     async fn open(&self) -> Result<Box<Link>, String> {
-        let stream = self.connector.clone().oneshot(self.server.clone()).await.map_err(|error| root_cause(&*error))?;
+        if !self.breaker.admits(Instant::now()) {
+            return Err(HELD_BACK.to_owned());
+        }
+        let stream = match self.connector.clone().oneshot(self.server.clone()).await {
+            Ok(stream) => stream,
+            Err(error) => {
+                self.breaker.failed(Instant::now());
+                return Err(root_cause(&*error));
+            }
+        };
+        self.breaker.succeeded();
         let handshake = http1::Builder::new().writev(false).handshake(stream).await;
         let (requests, connection) = handshake.map_err(|error| root_cause(&error))?;
         Ok(Box::new(Link { requests, connection, sent: Arc::default() }))
@@ -159,7 +193,7 @@ impl Link {
     async fn exchange(
         &mut self,
         request: Request<Outgoing>,
-    ) -> Result<Response<Incoming>, (String, Option<Request<Outgoing>>)> {
+    ) -> Result<Response<Incoming>, (LinkError, Option<Request<Outgoing>>)> {
         let mut reply = pin!(self.requests.try_send_request(request));
         let mut closed = None;
         poll_fn(|context| {
@@ -173,12 +207,12 @@ impl Link {
                 Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
                 Poll::Ready(Err(mut error)) => {
                     let unsent = error.take_message();
-                    Poll::Ready(Err((root_cause(error.error()), unsent)))
+                    Poll::Ready(Err((LinkError::of(error.error()), unsent)))
                 }
                 Poll::Pending => match &closed {
                     None => Poll::Pending,
-                    Some(Ok(())) => Poll::Ready(Err(("the connection was closed".to_owned(), None))),
-                    Some(Err(error)) => Poll::Ready(Err((root_cause(error), None))),
+                    Some(Ok(())) => Poll::Ready(Err((LinkError::Server("the connection was closed".to_owned()), None))),
+                    Some(Err(error)) => Poll::Ready(Err((LinkError::of(error), None))),
                 },
             }
         })

@@ -3,6 +3,7 @@
 //! Nothing here knows of speculation: a call is what vLLM's API can be asked, a reply is what it said.
 
 mod body;
+mod breaker;
 pub mod call;
 pub mod capabilities;
 pub mod chat;
@@ -12,6 +13,7 @@ pub mod error;
 pub mod gauges;
 pub mod generate;
 pub mod ids;
+pub mod intake;
 mod links;
 pub mod origin;
 pub mod probe;
@@ -27,6 +29,7 @@ pub use client::{Upstream, UpstreamOptions};
 pub use error::UpstreamError;
 pub use gauges::Gauges;
 pub use ids::{IdsText, Prompt};
+pub use intake::{Intake, IntakeError, IntakeLimits};
 pub use origin::Origin;
 pub use prompt_rows::{PromptReply, PromptRows, PromptScores};
 pub use stream::{About, DecodedChunk, Route};

@@ -14,6 +14,9 @@ const NOT_INHERITED: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
+/// Headers that hold keys: debug output does not show them.
+const SECRET: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static("x-api-key")];
+
 /// Headers that concern a single connection (RFC 9110, section 7.6.1).
 pub const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
@@ -64,6 +67,11 @@ impl Origin {
         for name in &NOT_INHERITED {
             headers.remove(name);
         }
+        for name in &SECRET {
+            if let Some(value) = headers.get_mut(name) {
+                value.set_sensitive(true);
+            }
+        }
         Self { headers, model, ..Self::default() }
     }
 }
@@ -88,5 +96,6 @@ mod tests {
         ]);
         let origin = Origin::new(&client, None);
         assert_eq!(origin.headers, headers(&[("authorization", "Bearer k"), ("x-tenant", "t")]));
+        assert!(!format!("{origin:?}").contains("Bearer k"));
     }
 }

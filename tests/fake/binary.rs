@@ -33,16 +33,22 @@ async fn settings_that_make_no_sense_are_one_line_on_standard_error() {
         [&fine[..], &["--draft-device", "cuda", "--draft-model", "/m", "--draft-threads", "2"]].concat(),
         [&fine[..], &["--ngram-min", "5", "--ngram-max", "3"]].concat(),
         [&fine[..], &["--upstream-api-key", "a\nb"]].concat(),
+        [&fine[..], &["--upstream-ca", "/ca.pem"]].concat(),
+        vec!["--upstream", "https://127.0.0.1:9", "--upstream-ca", "/nowhere.pem"],
+        vec!["--upstream", "http://user:word@127.0.0.1:9"],
     ] {
         for subcommand in ["serve", "doctor"] {
             let output = run(&[&[subcommand], &settings[..]].concat()).await;
             let said = String::from_utf8(output.stderr).unwrap();
             assert!(!output.status.success(), "{subcommand} {settings:?}");
             assert_eq!(said.trim_end().lines().count(), 1, "{said}");
-            assert!(said.starts_with("sidedraft: "), "{said}");
+            assert!(said.starts_with("sidedraft: ") && !said.contains("word"), "{said}");
             assert!(output.stdout.is_empty());
         }
     }
+    let keyless = [&["serve"], &fine[..], &["--tls-cert", "/nowhere.pem", "--tls-key", "/nowhere.key"]].concat();
+    let said = String::from_utf8(run(&keyless).await.stderr).unwrap();
+    assert!(said.starts_with("sidedraft: --tls-cert: /nowhere.key: "), "{said}");
     drop(folder);
 }
 
@@ -54,6 +60,9 @@ async fn flags_that_do_not_exist_or_have_no_such_value_are_refused_in_one_line()
         vec!["serve", "--upstream", "http://h", "--draft-tokens", "65"],
         vec!["serve", "--upstream", "http://h", "--strategy", "magic"],
         vec!["serve", "--upstream", "http://h", "--draft-device", "tpu"],
+        vec!["serve", "--upstream", "http://h", "--tls-cert", "/c"],
+        vec!["serve", "--upstream", "http://h", "--api-key", ""],
+        vec!["serve", "--upstream", "http://h", "--max-rollouts", "0"],
         vec!["doctor", "--nonsense"],
     ] {
         let output = run(&flags).await;
@@ -200,4 +209,11 @@ async fn the_server_says_where_it_listens_and_drains_when_it_is_told_to_stop() {
     hang.release();
     assert_eq!(request.await.unwrap(), http::StatusCode::OK);
     assert!(child.wait().await.unwrap().success());
+}
+
+#[tokio::test]
+async fn unless_told_otherwise_it_listens_to_this_machine_alone() {
+    let help = String::from_utf8(run(&["serve", "--help"]).await.stdout).unwrap();
+    let listen = help.split("--listen <").nth(1).unwrap().split("--").next().unwrap();
+    assert!(listen.contains("[default: 127.0.0.1:8001]"), "{listen}");
 }

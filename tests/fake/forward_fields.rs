@@ -76,7 +76,7 @@ async fn a_field_that_nobody_knows_is_counted_by_its_name() {
 #[tokio::test]
 async fn a_body_longer_than_the_limit_arrives_whole() {
     let config = FakeConfig { prefix_caching: false, ..FakeConfig::default() };
-    let rig = Plan::new(config).flags("--max-body-bytes 400").start().await;
+    let rig = Plan::new(config).flags("--max-parsed-bytes 400").start().await;
     let prompt = vec![7; 2000];
     assert_forwarded(&rig, &json!({ "prompt": prompt }), "body_too_long").await;
     let short = rig.through(COMPLETIONS, &request(&json!({}))).await;

@@ -11,7 +11,7 @@ use super::support::fake_vllm::{FakeConfig, FakeVllm};
 use super::support::harness::Harness;
 
 /// Sends a request as it is written and returns the reply as it comes.
-async fn raw(url: &str, request: &str) -> String {
+pub async fn raw(url: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut reply = String::new();

@@ -9,6 +9,7 @@ use tokio::process::{Child, Command};
 use super::replies::{ROUTES, asking, with};
 use super::rig::COMPLETIONS;
 use super::support::fake_vllm::{FakeConfig, FakeVllm};
+use super::support::harness::settings;
 
 const OWN: &str = "own-key-a81f";
 const CLIENTS: &str = "client-key-77c2";
@@ -97,4 +98,12 @@ async fn a_key_given_as_a_flag_is_told_to_nobody() {
 #[tokio::test]
 async fn a_key_given_in_the_environment_is_told_to_nobody() {
     nothing_is_told(false, "json").await;
+}
+
+#[test]
+fn settings_that_are_printed_do_not_tell_keys() {
+    let settings = settings("http://h", &["--upstream-api-key", OWN, "--api-key", CLIENTS]);
+    for printed in [format!("{settings:?}"), format!("{:#?}", settings.target.upstream_options())] {
+        assert!(printed.contains("api_key") && !printed.contains(OWN) && !printed.contains(CLIENTS), "{printed}");
+    }
 }

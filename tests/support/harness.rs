@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Parser;
-use sidedraft::api::{Sidecar, SidecarSettings, serve};
+use sidedraft::api::{Door, Limits, Sidecar, SidecarSettings, serve};
 use sidedraft::config::ServeSettings;
 use sidedraft::setup::Setup;
 use sidedraft::telemetry::Metrics;
+use sidedraft::tls::acceptor;
 use sidedraft::upstream::Upstream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -47,13 +48,16 @@ impl Harness {
             upstream,
             builder: Arc::new(change(setup)),
             metrics,
-            max_body_bytes: settings.max_body_bytes,
+            limits: Limits::from(&settings.limits),
+            api_key: settings.door.api_key.clone(),
         });
         let listener = listen(ANY_PORT);
-        let url = format!("http://{}", listener.local_addr().unwrap());
+        let tls = settings.door.tls().map(|tls| acceptor(&tls).unwrap());
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let url = format!("{scheme}://{}", listener.local_addr().unwrap());
         let (shutdown, stopped) = oneshot::channel::<()>();
         let until = async move { drop(stopped.await) };
-        let server = tokio::spawn(serve(sidecar.clone(), listener, until, settings.drain_timeout));
+        let server = tokio::spawn(serve(sidecar.clone(), Door { listener, tls }, until, settings.drain_timeout));
         Self { url, sidecar, http: client(), shutdown: Some(shutdown), server }
     }
 

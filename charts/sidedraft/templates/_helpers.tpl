@@ -96,8 +96,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- range $args }}{{ $set = append $set (splitList "=" . | first) }}{{ end }}
 {{- range $own.extraArgs }}
 {{- $flag := splitList "=" . | first }}
-{{- if eq $flag "--upstream-api-key" }}
-{{- fail "a key among sidedraft.extraArgs could be read by everybody: use apiKey.existingSecret" }}
+{{- if has $flag (list "--upstream-api-key" "--api-key") }}
+{{- fail "a key among sidedraft.extraArgs could be read by everybody: use apiKey.existingSecret, or a secret in sidedraft.extraEnv" }}
 {{- end }}
 {{- if has $flag $set }}
 {{- fail (printf "sidedraft.extraArgs repeats %s, which the chart sets from the other values" $flag) }}
