@@ -25,7 +25,7 @@ enum Command {
     /// Serve the vLLM API in front of a vLLM server, with speculation
     Serve(Box<crate::config::ServeSettings>),
     /// Find out whether speculation would work with a server, and what would make it slow
-    Doctor(doctor::DoctorSettings),
+    Doctor(Box<doctor::DoctorSettings>),
     /// Measure what the sidecar brings, against the server itself
     Bench(Box<bench::BenchCommand>),
 }
@@ -39,7 +39,7 @@ pub fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Serve(settings) => serve::run(*settings).map(|()| ExitCode::SUCCESS),
-        Command::Doctor(settings) => doctor::run(settings),
+        Command::Doctor(settings) => doctor::run(*settings),
         Command::Bench(command) => bench::run(*command),
     };
     result.unwrap_or_else(|error| {

@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::control::ControlMetrics;
 use super::figure::{Figure, Kind};
+use super::history::HistoryMetrics;
 use super::speculation::{DraftMetrics, SpeculationMetrics};
 use super::timer::Timer;
 
@@ -53,6 +54,8 @@ pub struct Metrics {
     pub draft: DraftMetrics,
     /// A trainer's control requests.
     pub control: ControlMetrics,
+    /// Rollouts that were remembered.
+    pub history: HistoryMetrics,
 }
 
 impl Metrics {
@@ -67,6 +70,7 @@ impl Metrics {
             speculation: SpeculationMetrics::register(&registry)?,
             draft: DraftMetrics::register(&registry)?,
             control: ControlMetrics::register(&registry)?,
+            history: HistoryMetrics::register(&registry)?,
             registry,
         })
     }
