@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::controller::{
-    Bet, Candidate, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, choose, is_crowd, plan,
+    Bet, Candidate, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, TO_REVIEW, choose, is_crowd, plan,
 };
 use super::drafters::Supply;
 use super::driver::Running;
@@ -119,7 +119,7 @@ impl Running {
         });
         let candidates: Vec<Candidate<'_>> = candidates.collect();
         let load = self.pace.monitor.load();
-        let choice = choose(&Situation {
+        let mut choice = choose(&Situation {
             policy: self.policy(),
             costs: &self.pace.monitor.costs(),
             plan: self.plan(),
@@ -133,6 +133,9 @@ impl Running {
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
         });
+        if choice.reason == Reason::NoDraft && self.drafters.learns() {
+            choice.at_least = choice.at_least.min(TO_REVIEW);
+        }
         Decision { choice, ready }
     }
 

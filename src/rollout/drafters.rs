@@ -57,10 +57,16 @@ impl Drafters {
         self.list.is_empty()
     }
 
+    /// Whether one that has no idea now may soon have one, from what others of the group say meanwhile.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.knowing.is_some()
+    }
+
     /// Does without drafts from here on.
     pub fn clear(&mut self) {
         self.list.clear();
-        self.replay = None;
+        (self.knowing, self.replay) = (None, None);
     }
 
     /// The numbers of those that may be asked for drafts after `context` in a step under `version`, with how they come to

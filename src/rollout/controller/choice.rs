@@ -12,7 +12,7 @@ use crate::verify::Strategy;
 /// Tokens to decode before decoding counts as measured.
 const TO_MEASURE: usize = 8;
 /// Tokens to decode before another way is thought of again.
-const TO_REVIEW: usize = 4;
+pub const TO_REVIEW: usize = 4;
 /// How much better speculation must be to leave a decode stream, which aborts it; to begin with; and to stay.
 #[derive(Debug, Clone, Copy)]
 struct Margins {

@@ -15,7 +15,7 @@ mod strategy;
 mod tail;
 
 pub use acceptance::{Hazard, Judged};
-pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, choose, is_crowd, new_tokens};
+pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd, new_tokens};
 pub use costs::{Costs, Measurement};
 pub use curve::Curve;
 pub use line::{Cost, Line};
