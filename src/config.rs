@@ -1,6 +1,7 @@
 //! Every setting, parsed once into types.
 
 mod door;
+mod history;
 mod limits;
 
 use std::net::SocketAddr;
@@ -12,6 +13,7 @@ use clap::{Args, ValueEnum};
 pub use door::{DoorSettings, UpstreamTlsSettings};
 pub use limits::LimitSettings;
 
+pub use self::history::HistorySettings;
 use crate::model::{CudaOptions, DEFAULT_CACHE_MIB, DeviceChoice, ModelOptions, Precision};
 use crate::rollout::controller::{Policy, Speculate};
 use crate::secret::Secret;
@@ -148,6 +150,10 @@ pub struct TargetSettings {
     /// The longest n-gram to look for
     #[arg(long, env = "SIDEDRAFT_NGRAM_MAX", default_value_t = 4, value_parser = positive, value_name = "TOKENS")]
     pub ngram_max: usize,
+
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub history: HistorySettings,
 
     /// The server's tokenizer.json, or a folder that holds it; by default the draft model's, or the served model's
     /// where its folder can be read here. It is compared with the server's own before use
@@ -322,6 +328,7 @@ impl ServeSettings {
             speculate,
             draft_tokens: self.draft_tokens,
             longest_match: self.longest_match,
+            longest_replay: self.target.history.longest_replay,
             explain: self.explain,
             strategy,
             decode_burst: self.decode_burst,

@@ -109,6 +109,7 @@ impl Params {
                 constraints: self.constraints.clone(),
                 route: self.route,
                 logprobs: self.logprobs.unwrap_or(0),
+                rows: engine.remembered_rows(),
             },
             sampling: sampling.filter(|_| self.is_told_by_rows(capabilities)),
             rules: FinishRules {

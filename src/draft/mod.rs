@@ -2,6 +2,7 @@
 
 mod neural;
 mod ngram;
+mod replay;
 mod suffix;
 
 use std::future::Future;
@@ -9,6 +10,7 @@ use std::pin::Pin;
 
 pub use neural::NeuralDrafter;
 pub use ngram::NgramDrafter;
+pub use replay::ReplayDrafter;
 pub use suffix::SuffixDrafter;
 
 pub use crate::speculation::{CONFIDENCE_BINS, StopRule, confidence_bin};

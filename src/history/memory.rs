@@ -11,22 +11,19 @@ use crate::speculation::{Sampling, Scored};
 struct Kept {
     id: RolloutId,
     rollout: Arc<Rollout>,
-    /// The versions under which it was taken.
-    served: Vec<Arc<str>>,
+    /// Whether it has served another.
+    served: bool,
 }
 
 impl Kept {
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.rollout.bytes() + size_of::<Arc<str>>() * self.served.capacity()
+        size_of::<Self>() + self.rollout.bytes()
     }
 
     /// Whether it may serve a rollout under `version`.
     fn is_free(&self, version: &str) -> bool {
         let Self { rollout, served, .. } = self;
-        rollout.ended().is_some()
-            && !rollout.tokens().is_empty()
-            && !rollout.ran_under(version)
-            && served.iter().all(|other| **other != *version)
+        rollout.ended().is_some() && !rollout.tokens().is_empty() && !rollout.ran_under(version) && !served
     }
 }
 
@@ -59,9 +56,7 @@ impl Group {
     /// The last rollout that may serve one under `version`, which it now does.
     fn take(&mut self, version: &str) -> Option<&Kept> {
         let kept = self.kept.iter_mut().rfind(|kept| kept.is_free(version))?;
-        let before = kept.bytes();
-        kept.served.push(version.into());
-        self.bytes = self.bytes - before + kept.bytes();
+        kept.served = true;
         Some(kept)
     }
 
@@ -135,7 +130,7 @@ impl History for Memory {
         inner.begun += 1;
         let id = RolloutId(inner.begun);
         let rollout = Arc::new(Rollout::new(Arc::clone(version), sampling));
-        inner.shelf.open(key, Group::default).push(Kept { id, rollout, served: Vec::new() });
+        inner.shelf.open(key, Group::default).push(Kept { id, rollout, served: false });
         inner.weigh(key);
         id
     }
@@ -160,9 +155,7 @@ impl History for Memory {
         let mut earlier = group.kept.iter().filter(|kept| kept.rollout.begun_under() != version);
         let is_unselected = earlier.all(|kept| kept.rollout.ended().is_some() && !kept.rollout.ran_under(version));
         let kept = group.take(version)?;
-        let lease = Lease { id: kept.id, rollout: Arc::clone(&kept.rollout), is_unselected };
-        inner.weigh(key);
-        Some(lease)
+        Some(Lease { id: kept.id, rollout: Arc::clone(&kept.rollout), is_unselected })
     }
 
     fn usage(&self) -> Usage {

@@ -65,10 +65,11 @@ pub trait History: Send + Sync + Debug {
     fn rollouts(&self, key: &PromptKey) -> Vec<Arc<Rollout>>;
 
     /// An old rollout of the prompt for a new one under `version`: of those that are over, have tokens, and served none
-    /// under `version` yet, the one that began last.
+    /// yet, the one that began last.
     ///
     /// Nothing that ran under `version` itself is given: a rollout that begins with another's tokens under the same
-    /// policy would repeat it, and the rollouts of one epoch are to be independent.
+    /// policy would repeat it, and the rollouts of one epoch are to be independent. For the same reason nothing is given
+    /// twice, also under another version: whom it served has its tokens, and takes its place.
     fn take(&self, key: &PromptKey, version: &str) -> Option<Lease>;
 
     /// How much is kept.

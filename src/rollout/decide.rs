@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use super::controller::{
-    Bet, Candidate, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, choose, is_crowd, plan,
+    Bet, Candidate, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, TO_REVIEW, choose, is_crowd, plan,
 };
+use super::drafters::Supply;
 use super::driver::Running;
 use crate::draft::{DraftRequest, StopRule};
 use crate::speculation::{Proposal, Sampling, TokenId};
 use crate::telemetry::Timer;
+use crate::verify::Strategy;
 
 /// A choice with the proposals that were made for it.
 pub(super) struct Decision {
@@ -31,6 +33,8 @@ pub(super) struct Proposed {
     pub(super) proposal: Proposal,
     /// Seconds that it took.
     pub(super) drafting: f64,
+    /// The policy version under which alone it may be judged, if it matters.
+    pub(super) under: Option<Arc<str>>,
 }
 
 /// What a drafter is to know of a rollout with these `ends`.
@@ -76,7 +80,7 @@ impl Running {
             &settings.policy,
             &settings.capabilities,
             self.sampling.as_ref().filter(|_| !self.terms.constraints.shape_sampling()),
-            self.terms.logprobs,
+            self.terms.companions(),
             self.sequence.tokens().len(),
             &self.pace.monitor.costs().tails,
         )
@@ -90,24 +94,32 @@ impl Running {
     pub(super) async fn consider(&mut self) -> Decision {
         let room = self.draft_room();
         let mut ready = Vec::new();
-        let mut costly = Vec::new();
-        for (number, is_free) in self.drafters.numbers().collect::<Vec<_>>() {
-            if !is_free {
-                costly.push(number);
-            } else if room > 0 {
-                let proposal = self.draft(number, room.min(self.policy().longest_match), StopRule::never()).await;
-                if !proposal.drafts.is_empty() {
-                    ready.push((number, proposal));
+        let mut unseen = Vec::new();
+        let Policy { draft_tokens, longest_match, longest_replay, .. } = *self.policy();
+        let version = self.shared.settings.control.version();
+        for (number, supply) in self.drafters.standing(self.sequence.tokens(), &version) {
+            match supply {
+                Supply::Made => unseen.push((number, None, draft_tokens)),
+                Supply::Drawn => unseen.push((number, None, longest_replay)),
+                Supply::Free if room > 0 => {
+                    let proposal = self.draft(number, room.min(longest_match), StopRule::never()).await;
+                    if !proposal.drafts.is_empty() {
+                        ready.push((number, proposal));
+                    }
                 }
+                Supply::Free => {}
             }
         }
+        let drawn = self.drafters.drawn_number();
         let (committed, context) = (self.sequence.committed(), self.sequence.tokens().len());
-        let free = ready.iter().map(|(number, proposal)| (*number, Some(proposal)));
-        let asked = costly.into_iter().map(|number| (number, None)).chain(free);
-        let candidates: Vec<Candidate<'_>> =
-            asked.filter_map(|(number, proposal)| self.pace.candidate(number, proposal, committed, context)).collect();
+        let free = ready.iter().map(|(number, proposal)| (*number, Some(proposal), longest_match));
+        let candidates = unseen.into_iter().chain(free).filter_map(|(number, ready, longest)| {
+            let candidate = self.pace.candidate(number, ready, longest, committed, context)?;
+            Some(if drawn == Some(number) { Candidate { unread: 0, is_at_hand: true, ..candidate } } else { candidate })
+        });
+        let candidates: Vec<Candidate<'_>> = candidates.collect();
         let load = self.pace.monitor.load();
-        let choice = choose(&Situation {
+        let mut choice = choose(&Situation {
             policy: self.policy(),
             costs: &self.pace.monitor.costs(),
             plan: self.plan(),
@@ -121,6 +133,9 @@ impl Running {
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
         });
+        if choice.reason == Reason::NoDraft && self.drafters.learns() {
+            choice.at_least = choice.at_least.min(TO_REVIEW);
+        }
         Decision { choice, ready }
     }
 
@@ -131,6 +146,28 @@ impl Running {
         }
         let choice = self.consider().await.choice;
         (choice.mode() == Mode::Decode).then_some(choice)
+    }
+
+    /// Whether the rollout should begin with an old one's tokens. If so, that is its first step.
+    pub(super) async fn begins_by_replay(&mut self) -> bool {
+        if self.plan().strategy == Strategy::FanOut || self.draft_room() == 0 {
+            return false;
+        }
+        let version = self.shared.settings.control.version();
+        self.drafters.standing(self.sequence.tokens(), &version);
+        let drawn = self.drafters.drawn_number();
+        match self.policy().speculate {
+            Speculate::Never => return false,
+            Speculate::Always => return drawn.is_some(),
+            Speculate::Auto if drawn.is_none() => return false,
+            Speculate::Auto => {}
+        }
+        let decision = self.consider().await;
+        let replays = decision.choice.bet.is_some_and(|bet| drawn == Some(bet.drafter));
+        if replays {
+            self.decided = Some(decision);
+        }
+        replays
     }
 
     /// Makes `choice` the first step's.
@@ -176,7 +213,8 @@ impl Running {
             self.draft_ahead(bet, &proposal);
         }
         self.enter(&choice, choice.reason);
-        Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting })
+        let under = self.drafters.version(bet.drafter);
+        Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting, under })
     }
 
     /// Whether a bet may be made: one that is expected to lose is paid for.
@@ -232,9 +270,11 @@ impl Running {
     async fn speculate_always(&mut self) -> Step {
         let Policy { draft_tokens, decode_burst, .. } = *self.policy();
         let length = draft_tokens.min(self.draft_room());
+        let version = self.shared.settings.control.version();
         let proposal = if length > 0 {
             let Self { drafters, sequence, sampling, ends, .. } = self;
-            drafters.propose(request(sequence.tokens(), *sampling, ends, length, StopRule::never())).await
+            let request = request(sequence.tokens(), *sampling, ends, length, StopRule::never());
+            drafters.propose(request, &version).await
         } else {
             None
         };
@@ -249,7 +289,8 @@ impl Running {
         self.sequence.stage(proposal.tokens());
         let bet = Some(Bet { drafter, length, stop: StopRule::never(), stake: 0.0 });
         self.enter(&Choice { bet, ..decode }, Reason::Told);
-        Step::Speculate(Proposed { drafter, proposal, drafting: 0.0 })
+        let under = self.drafters.version(drafter);
+        Step::Speculate(Proposed { drafter, proposal, drafting: 0.0, under })
     }
 
     fn enter(&mut self, choice: &Choice, reason: Reason) {

@@ -73,7 +73,7 @@ impl Running {
                 decoded += 1;
                 metrics.decoded_tokens.inc();
                 self.pace.decoded(sampled.token);
-                let over = self.commit(sampled_as_scored(sampled, self.terms.logprobs), turn.version())?;
+                let over = self.commit(sampled_as_scored(sampled, self.terms.companions()), turn.version())?;
                 if over {
                     break;
                 }

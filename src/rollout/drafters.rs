@@ -2,12 +2,14 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 
-use crate::draft::{DraftError, DraftRequest, Drafter};
+use super::past::Group;
+use crate::draft::{DraftError, DraftRequest, Drafter, ReplayDrafter};
 use crate::speculation::{Proposal, TokenId};
-use crate::telemetry::{DraftMetrics, Timer};
+use crate::telemetry::{DraftMetrics, HistoryMetrics, Timer};
 
 /// Makes the drafters of a new rollout.
 pub trait DrafterFactory: Send + Sync {
@@ -15,17 +17,38 @@ pub trait DrafterFactory: Send + Sync {
     fn drafters(&self) -> Vec<Box<dyn Drafter>>;
 }
 
+/// How a drafter comes to its proposals, those to ask first in front.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Supply {
+    /// They are there, and were drawn long ago: nobody looks at them before it is decided to have them judged.
+    Drawn,
+    /// They are made when they are asked for, which takes time.
+    Made,
+    /// They cost next to nothing: it may be asked just to see how well it would have done.
+    Free,
+}
+
 /// The drafters that a rollout still has, each under the number it had at first.
 pub struct Drafters {
     list: Vec<(usize, Box<dyn Drafter>)>,
+    /// The number of the one in the list that has seen old rollouts.
+    knowing: Option<usize>,
+    /// With its number and what is counted of it.
+    replay: Option<(usize, ReplayDrafter, HistoryMetrics)>,
     metrics: DraftMetrics,
 }
 
 impl Drafters {
-    /// New drafters, whose work is counted in `metrics`.
+    /// New drafters, whose work is counted in `metrics`: those of the factory, then those that know others of the group.
     #[must_use]
-    pub fn new(factory: &dyn DrafterFactory, metrics: DraftMetrics) -> Self {
-        Self { list: factory.drafters().into_iter().enumerate().collect(), metrics }
+    pub(super) fn new(factory: &dyn DrafterFactory, group: Option<&Group>, metrics: DraftMetrics) -> Self {
+        let mut list: Vec<_> = factory.drafters().into_iter().enumerate().collect();
+        let own = list.len();
+        let suffix = group.and_then(Group::suffix);
+        let knowing = suffix.is_some().then_some(own);
+        list.extend(suffix.map(|suffix| (own, Box::new(suffix) as Box<dyn Drafter>)));
+        let replay = group.and_then(|group| Some((own + 1, group.replay()?, group.past.metrics.clone())));
+        Self { list, knowing, replay, metrics }
     }
 
     /// Whether none is left.
@@ -34,19 +57,66 @@ impl Drafters {
         self.list.is_empty()
     }
 
+    /// Whether one that has no idea now may soon have one, from what others of the group say meanwhile.
+    #[must_use]
+    pub fn learns(&self) -> bool {
+        self.knowing.is_some()
+    }
+
     /// Does without drafts from here on.
     pub fn clear(&mut self) {
         self.list.clear();
+        (self.knowing, self.replay) = (None, None);
     }
 
-    /// The numbers of those left, with whether their proposals are free.
-    pub fn numbers(&self) -> impl Iterator<Item = (usize, bool)> + '_ {
-        self.list.iter().map(|(number, drafter)| (*number, drafter.is_free()))
+    /// The numbers of those that may be asked for drafts after `context` in a step under `version`, with how they come to
+    /// them.
+    ///
+    /// While an old rollout may be proposed, no drafter is asked that has seen it: what that one said would tell of drafts
+    /// that were drawn, and they are distributed as their rows say only while the choice among the ways to go on does not
+    /// depend on them.
+    pub fn standing(&mut self, context: &[TokenId], version: &Arc<str>) -> Vec<(usize, Supply)> {
+        let drawn = self.drawn(context, version);
+        let list = self.list.iter().filter(|(number, _)| drawn.is_none() || self.knowing != Some(*number));
+        let supply = |drafter: &dyn Drafter| if drafter.is_free() { Supply::Free } else { Supply::Made };
+        let mut standing: Vec<_> = list.map(|(number, drafter)| (*number, supply(drafter.as_ref()))).collect();
+        standing.extend(drawn.map(|number| (number, Supply::Drawn)));
+        standing
+    }
+
+    /// The number of the drafter of an old rollout, if that goes on after `context`.
+    fn drawn(&mut self, context: &[TokenId], version: &Arc<str>) -> Option<usize> {
+        let (number, replay, metrics) = self.replay.as_mut()?;
+        if let Some(lease) = replay.under(version) {
+            metrics.replayed(lease.is_unselected && lease.rollout.sampling().is_some());
+        }
+        replay.has_more(context).then_some(*number)
+    }
+
+    /// The number of the drafter of an old rollout.
+    #[must_use]
+    pub fn drawn_number(&self) -> Option<usize> {
+        let (number, replay, _) = self.replay.as_ref()?;
+        replay.version().map(|_| *number)
+    }
+
+    /// The version under which alone a proposal of this drafter may be judged, if it matters.
+    #[must_use]
+    pub fn version(&self, number: usize) -> Option<Arc<str>> {
+        let (_, replay, _) = self.replay.as_ref().filter(|(of, ..)| *of == number)?;
+        replay.version().cloned()
     }
 
     /// Tells each the context early.
     pub fn prepare(&mut self, context: &[TokenId]) {
         for (_, drafter) in &mut self.list {
+            drafter.prepare(context);
+        }
+    }
+
+    /// Tells the others of the group, through those who know them, what this rollout has come to.
+    pub fn tell(&mut self, context: &[TokenId]) {
+        if let Some((_, drafter)) = self.list.iter_mut().find(|(number, _)| self.knowing == Some(*number)) {
             drafter.prepare(context);
         }
     }
@@ -59,9 +129,10 @@ impl Drafters {
     }
 
     /// The first proposal that is not empty, with the number of the drafter whose it is. Those that cost something are asked
-    /// first, for they know more.
-    pub async fn propose(&mut self, request: DraftRequest<'_>) -> Option<(usize, Proposal)> {
-        let mut numbers: Vec<_> = self.numbers().map(|(number, is_free)| (is_free, number)).collect();
+    /// before those that cost nothing, for they know more.
+    pub async fn propose(&mut self, request: DraftRequest<'_>, version: &Arc<str>) -> Option<(usize, Proposal)> {
+        let standing = self.standing(request.context, version);
+        let mut numbers: Vec<_> = standing.into_iter().map(|(number, supply)| (supply, number)).collect();
         numbers.sort_unstable();
         for (_, number) in numbers {
             let proposal = self.propose_by(number, request).await;
@@ -72,11 +143,24 @@ impl Drafters {
         None
     }
 
+    /// The name of a drafter.
+    #[must_use]
+    pub fn name(&self, number: usize) -> &'static str {
+        match (&self.replay, self.list.iter().find(|(of, _)| *of == number)) {
+            (_, Some((_, drafter))) => drafter.name(),
+            (Some((of, replay, _)), None) if *of == number => replay.name(),
+            _ => "none",
+        }
+    }
+
     /// One drafter's proposal. A drafter that fails is counted and has none, and is left out for the rest of the rollout if it
     /// cannot recover, as one that panicked cannot.
     pub async fn propose_by(&mut self, number: usize, request: DraftRequest<'_>) -> Proposal {
-        let Some(at) = self.list.iter().position(|(of, _)| *of == number) else { return Proposal::default() };
-        let drafter = &mut self.list[at].1;
+        let listed = self.list.iter_mut().find(|(of, _)| *of == number).map(|(_, drafter)| drafter.as_mut());
+        let replay = self.replay.as_mut().filter(|(of, ..)| *of == number);
+        let Some(drafter) = listed.or(replay.map(|(_, replay, _)| replay as &mut dyn Drafter)) else {
+            return Proposal::default();
+        };
         let name = drafter.name();
         let timer = Timer::start();
         let proposed = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind().await;
@@ -91,7 +175,8 @@ impl Drafters {
                 self.metrics.failed(name, &error);
                 tracing::warn!(drafter = name, %error, "no draft");
                 if error.is_final() {
-                    drop(self.list.remove(at));
+                    self.list.retain(|(of, _)| *of != number);
+                    self.replay = self.replay.take().filter(|(of, ..)| *of != number);
                 }
                 Proposal::default()
             }

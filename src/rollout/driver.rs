@@ -14,10 +14,12 @@ use super::decide::{Decision, Step};
 use super::drafters::Drafters;
 use super::engine::Shared;
 use super::pace::Pace;
+use super::past::Group;
+use super::recording::Recording;
 use super::sequence::Sequence;
 use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
-use crate::speculation::{Judge, Sampling, Scored, TokenId};
+use crate::speculation::{Entry, Judge, Sampling, Scored, TokenId};
 use crate::upstream::UpstreamError;
 use crate::verify::{Drawn, Prefill, Terms};
 
@@ -56,6 +58,8 @@ pub(super) struct Running {
     pub(super) name: Arc<str>,
     /// Committed since the last delta.
     fresh: Vec<Scored>,
+    /// What becomes of them in the history.
+    recording: Option<Recording>,
     pub(super) prefill: Option<Prefill>,
     /// A decision that was made while decoding, and what the drafters had ready then.
     pub(super) decided: Option<Decision>,
@@ -67,6 +71,7 @@ impl Running {
     pub(super) fn new(
         shared: Arc<Shared>,
         rollout: Rollout,
+        group: Option<Group>,
         events: mpsc::Sender<Result<Delta, RolloutError>>,
     ) -> Self {
         let settings = &shared.settings;
@@ -79,11 +84,12 @@ impl Running {
             ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
             name: rollout.id,
             is_streamed: rollout.prefill.is_streamed,
+            recording: group.clone().map(|group| Recording::new(group, rollout.terms.rows)),
             terms: rollout.terms,
             sampling: rollout.sampling,
             sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
             versions: Versions::default(),
-            drafters: Drafters::new(settings.drafters.as_ref(), settings.metrics.draft.clone()),
+            drafters: Drafters::new(settings.drafters.as_ref(), group.as_ref(), settings.metrics.draft.clone()),
             // Without known sampling parameters every observation is a sample, for which they do not matter.
             judge: Judge::new(rollout.sampling.unwrap_or(Sampling::greedy()), Arc::clone(&settings.rule)),
             rng: StdRng::from_os_rng(),
@@ -174,6 +180,26 @@ impl Running {
 
     /// Adds a token that was scored under `version`; `true` once the rollout is over.
     pub(super) fn commit(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
+        if let Some(recording) = &mut self.recording {
+            recording.push(&scored, &scored.top);
+        }
+        self.take_in(scored, version)
+    }
+
+    /// The same of a token from outside of a row whose likeliest tokens are `top`.
+    pub(super) fn commit_outside(
+        &mut self,
+        scored: Scored,
+        top: &[Entry],
+        version: &Arc<str>,
+    ) -> Result<bool, RolloutError> {
+        if let Some(recording) = &mut self.recording {
+            recording.push(&scored, top);
+        }
+        self.take_in(scored, version)
+    }
+
+    fn take_in(&mut self, scored: Scored, version: &Arc<str>) -> Result<bool, RolloutError> {
         self.pace.started();
         self.versions.stamp(self.sequence.committed(), version);
         let finished = self.sequence.commit(&scored)?.is_some();
@@ -192,6 +218,16 @@ impl Running {
         }
     }
 
+    /// Leaves what is new to others.
+    fn remember(&mut self) {
+        let Some(recording) = &mut self.recording else { return };
+        recording.write(&self.versions);
+        if let Some(finish) = self.sequence.finish() {
+            recording.finish(finish.reason);
+        }
+        self.drafters.tell(self.sequence.tokens());
+    }
+
     /// Tells the listener what is new; `true` while the rollout goes on and somebody listens. Nothing is lost where
     /// this is left off while it waits for a slow listener.
     pub(super) async fn flush(&mut self) -> bool {
@@ -199,6 +235,8 @@ impl Running {
         if self.fresh.is_empty() && !over {
             return true;
         }
+        // Before anybody has seen it, who might leave because of it.
+        self.remember();
         let Ok(listener) = self.events.reserve().await else { return false };
         let monitor = &self.pace.monitor;
         monitor.load().allowance.earn(self.fresh.len(), monitor.is_crowded());

@@ -9,6 +9,7 @@ use super::controller::monitor::Monitor;
 use super::controller::{Choice, Policy, Reason, Speculate};
 use super::drafters::DrafterFactory;
 use super::driver::Running;
+use super::past::Past;
 use super::types::{Delta, Rollout, RolloutError};
 use crate::speculation::AcceptanceRule;
 use crate::telemetry::Metrics;
@@ -30,6 +31,8 @@ pub struct EngineSettings {
     pub policy: Policy,
     /// What is kept.
     pub rule: Arc<dyn AcceptanceRule>,
+    /// What rollouts leave to each other, if anything.
+    pub past: Option<Past>,
     /// What a trainer's control requests do.
     pub control: Control,
     /// What is counted.
@@ -103,6 +106,12 @@ impl Engine {
         &self.shared.settings.policy
     }
 
+    /// How many of the likeliest tokens are remembered with each token.
+    #[must_use]
+    pub fn remembered_rows(&self) -> usize {
+        self.shared.settings.past.as_ref().map_or(0, |past| past.rows_of(self.capabilities()))
+    }
+
     /// What a trainer's control requests act on.
     #[must_use]
     pub fn control(&self) -> &Control {
@@ -113,11 +122,13 @@ impl Engine {
     /// when its receiver is dropped.
     #[must_use]
     pub fn start(&self, rollout: Rollout, n: usize) -> Vec<Deltas> {
+        let past = self.shared.settings.past.as_ref();
+        let group = past.and_then(|past| past.of(&rollout, self.capabilities()));
         let mut runs = Vec::with_capacity(n);
         let mut all = Vec::with_capacity(n);
         for _ in 0..n {
             let (events, deltas) = mpsc::channel(AHEAD);
-            runs.push(Running::new(Arc::clone(&self.shared), rollout.clone(), events));
+            runs.push(Running::new(Arc::clone(&self.shared), rollout.clone(), group.clone(), events));
             all.push(deltas);
         }
         let shared = Arc::clone(&self.shared);
@@ -148,7 +159,8 @@ impl Shared {
     }
 
     /// Has the prompt read and sets every rollout going with its first token.
-    async fn group(&self, rollout: &Rollout, mut runs: Vec<Running>) {
+    async fn group(&self, rollout: &Rollout, runs: Vec<Running>) {
+        let mut runs = self.begin_by_replay(rollout, runs).await;
         let decoding = match runs.first_mut() {
             Some(first) => first.begins_decoding().await,
             None => return,
@@ -192,6 +204,24 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// Sets those going that begin with an old rollout's tokens, and gives back the others. They need no first token, and
+    /// have the prompt read with the drafts.
+    async fn begin_by_replay(&self, rollout: &Rollout, runs: Vec<Running>) -> Vec<Running> {
+        if self.settings.past.as_ref().is_none_or(|past| !past.replays) {
+            return runs;
+        }
+        let vocabulary = self.settings.tokenizer.vocabulary_size();
+        let mut others = Vec::new();
+        for mut run in runs {
+            if rollout.may_begin_by_rows(vocabulary) && run.begins_by_replay().await {
+                tokio::spawn(run.run(None));
+            } else {
+                others.push(run);
+            }
+        }
+        others
     }
 
     async fn prefill(

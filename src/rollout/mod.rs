@@ -8,14 +8,17 @@ mod drafters;
 mod driver;
 mod engine;
 mod pace;
+mod past;
+mod recording;
 mod sequence;
 mod speculate;
 mod types;
 mod versions;
 
 pub use control::{Control, PauseMode};
-pub use drafters::{DrafterFactory, Drafters};
+pub use drafters::{DrafterFactory, Drafters, Supply};
 pub use engine::{Deltas, Engine, EngineSettings};
+pub use past::Past;
 pub use sequence::{Finish, FinishReason, FinishRules, Sequence, StopReason, TextRules};
 pub use types::{Delta, Rollout, RolloutError};
 pub use versions::Versions;

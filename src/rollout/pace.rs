@@ -91,6 +91,7 @@ impl Pace {
         &self,
         drafter: usize,
         ready: Option<&'a Proposal>,
+        longest: usize,
         committed: usize,
         context: usize,
     ) -> Option<Candidate<'a>> {
@@ -100,7 +101,8 @@ impl Pace {
         let hazard = self.hazards.get(drafter).copied().unwrap_or_default();
         // A prompt is read while the server reads it.
         let unread = if committed == 0 { 0 } else { self.unread(drafter, context) };
-        Some(Candidate { drafter, hazard: hazard.ratio(self.group.hazard(drafter).ratio()), unread, ready })
+        let hazard = hazard.ratio(self.group.hazard(drafter).ratio());
+        Some(Candidate { drafter, hazard, unread, longest, is_at_hand: ready.is_some(), ready })
     }
 
     /// Notes that a drafter had no idea.

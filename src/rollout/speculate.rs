@@ -10,7 +10,7 @@ use super::types::RolloutError;
 use crate::speculation::{Draft, Observation, Proposal, Row, TailVerdict, Verdict};
 use crate::telemetry::Timer;
 use crate::upstream::UpstreamError;
-use crate::verify::{Drawn, Evidence, Round};
+use crate::verify::{Drawn, Evidence, Prefill, Round};
 
 /// How many times the server may answer the draws from a position's tail with a token it was told not to draw.
 const MOST_LEAKS: usize = 64;
@@ -28,7 +28,10 @@ struct Outcome {
 impl Running {
     /// Has a proposal, which is staged, verified and commits what comes of it.
     pub(super) async fn speculate(&mut self, proposed: &Proposed, turn: &Turn) -> Result<(), RolloutError> {
-        let Proposed { drafter, ref proposal, drafting } = *proposed;
+        let Proposed { drafter, ref proposal, drafting, ref under } = *proposed;
+        if under.as_ref().is_some_and(|under| under != turn.version()) {
+            return Ok(());
+        }
         let shared = Arc::clone(&self.shared);
         let settings = &shared.settings;
         let metrics = &settings.metrics.speculation;
@@ -67,10 +70,15 @@ impl Running {
             monitor.report(Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds });
         }
         let version = self.version(evidence.version.as_deref(), turn);
-        // A version that the server is known to have gone back to is no longer an older one.
-        if version != *turn.version() && self.versions.has_left(&version) {
+        // A version that the server is known to have gone back to is no longer an older one. Under another version an old
+        // rollout may serve another.
+        let is_foreign = under.as_ref().is_some_and(|under| *under != version);
+        if is_foreign || (version != *turn.version() && self.versions.has_left(&version)) {
             settings.metrics.control.stale_rounds.inc();
             return Ok(());
+        }
+        if self.sequence.committed() == 0 {
+            self.prefill = Some(self.prefill_of(&evidence, start));
         }
         let outcome = self.accept(proposal, evidence, &version).await?;
         self.judged(&costs, drafter, proposal, &outcome);
@@ -80,8 +88,17 @@ impl Running {
         if is_typical {
             monitor.report(Measurement::Round { company, tokens, seconds: drafting + timer.seconds() });
         }
-        metrics.round(proposal.drafts.len(), outcome.accepted);
+        metrics.round(self.drafters.name(drafter), proposal.drafts.len(), outcome.accepted);
         Ok(())
+    }
+
+    /// What the first call tells of a prompt of so many tokens where it verified drafts. The server never takes all of a
+    /// prompt from its cache.
+    fn prefill_of(&self, evidence: &Evidence, prompt: usize) -> Prefill {
+        let cached_tokens = evidence.cached_tokens.map(|cached| cached.min(prompt.saturating_sub(1)));
+        let fingerprint = self.shared.fingerprint(evidence.fingerprint.clone());
+        let model = evidence.model.clone().or_else(|| self.terms.origin.model.clone());
+        Prefill { cached_tokens, fingerprint, model, prompt_logprobs: None }
     }
 
     /// Takes in what became of the drafts.
@@ -125,9 +142,10 @@ impl Running {
                 }
                 Verdict::Outside(row) => {
                     outcome.rejected = true;
+                    let top = row.top().to_vec();
                     let (scored, drawn_under) = self.draw_outside(draft, row).await?;
                     if !self.is_stray(drawn_under, version) {
-                        self.commit(scored, version)?;
+                        self.commit_outside(scored, &top, version)?;
                     }
                     true
                 }

@@ -60,4 +60,12 @@ impl Rollout {
         let one_will_do = n == 1 || !self.prefill.is_streamed;
         self.prefill.prompt_logprobs.is_none() && self.rules.stop.is_empty() && one_will_do
     }
+
+    /// Whether the first call may be a verification, which tells less of the prompt and does not show the server all that
+    /// it might refuse.
+    pub(super) fn may_begin_by_rows(&self, vocabulary: usize) -> bool {
+        let constraints = &self.terms.constraints;
+        let knows_stops = constraints.stop_token_ids.iter().all(|id| (*id as usize) < vocabulary);
+        self.prefill.prompt_logprobs.is_none() && !constraints.shape_sampling() && knows_stops
+    }
 }

@@ -29,6 +29,19 @@ impl Versions {
         })
     }
 
+    /// The version that scored the token at `index`, or will if nothing changes; absent before anything was stamped.
+    #[must_use]
+    pub fn at(&self, index: usize) -> Option<&Arc<str>> {
+        let after = self.starts.partition_point(|(_, start)| *start <= index);
+        after.checked_sub(1).map(|at| &self.starts[at].0)
+    }
+
+    /// The index of the first token after `index` that another version scored.
+    #[must_use]
+    pub fn next_after(&self, index: usize) -> Option<usize> {
+        self.starts.iter().map(|(_, start)| *start).find(|start| *start > index)
+    }
+
     /// The spans of a rollout of `length` tokens.
     #[must_use]
     pub fn spans(&self, length: usize) -> Vec<VersionSpan> {
@@ -59,6 +72,14 @@ mod tests {
         let versions = versions(&[(0, "1"), (3, "1"), (5, "2")]);
         assert_eq!(spans(&versions, 9), [("1".to_owned(), 0, 5), ("2".to_owned(), 5, 9)]);
         assert_eq!(spans(&versions, 5), [("1".to_owned(), 0, 5)], "no token yet under the second");
+    }
+
+    #[test]
+    fn each_token_has_a_version() {
+        let versions = versions(&[(0, "1"), (5, "2")]);
+        let told = [0, 4, 5, 9].map(|index| (versions.at(index).map(|version| &**version), versions.next_after(index)));
+        assert_eq!(told, [(Some("1"), Some(5)), (Some("1"), Some(5)), (Some("2"), None), (Some("2"), None)]);
+        assert_eq!(Versions::default().at(0), None);
     }
 
     #[test]

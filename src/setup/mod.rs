@@ -1,6 +1,7 @@
 //! Puts the rooms together for one server: tokenizer, draft model, probe, engine.
 
 mod drafters;
+mod past;
 mod tokenizer;
 mod vocabulary;
 
@@ -16,7 +17,7 @@ use crate::api::{EngineBuilder, Readiness};
 use crate::config::{DraftDeviceChoice, DrafterChoice, TargetSettings};
 use crate::model::{DraftModel, Fallback};
 use crate::rollout::controller::Policy;
-use crate::rollout::{Control, DrafterFactory, Engine, EngineSettings};
+use crate::rollout::{Control, DrafterFactory, Engine, EngineSettings, Past};
 use crate::speculation::{AcceptanceRule, Lossless};
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
@@ -33,7 +34,9 @@ pub struct Setup {
     /// Done once the draft model's figures are on the metrics page.
     watched: Once,
     drafters: Option<Arc<dyn DrafterFactory>>,
-    /// Outlives the engines, as the rollouts that it knows do.
+    /// What outlives the engines, as the rollouts that it knows do.
+    past: Option<Past>,
+    /// The same.
     control: Control,
 }
 
@@ -43,8 +46,9 @@ impl Setup {
     pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
         let rule = Arc::new(Lossless);
         let control = Control::new(metrics.control.clone());
+        let past = past::past(&settings.history, &metrics);
         let (draft_model, watched) = (OnceCell::new(), Once::new());
-        Self { settings, policy, upstream, metrics, rule, draft_model, watched, drafters: None, control }
+        Self { settings, policy, upstream, metrics, rule, draft_model, watched, drafters: None, past, control }
     }
 
     /// The same with another rule of acceptance, by which a test shows that a wrong one is noticed.
@@ -158,7 +162,7 @@ impl Setup {
             Some(drafters) => Arc::clone(drafters),
             None => {
                 let factory = self.factory(&tokenizer).await;
-                if factory.neural.is_none() && factory.ngram.is_none() {
+                if factory.neural.is_none() && factory.ngram.is_none() && self.past.is_none() {
                     return Ok(Readiness::ForwardOnly("no_drafter"));
                 }
                 Arc::new(factory)
@@ -181,6 +185,7 @@ impl Setup {
             drafters,
             policy: self.policy,
             rule: Arc::clone(&self.rule),
+            past: self.past.clone(),
             control: self.control.clone(),
             metrics: self.metrics.clone(),
         })))

@@ -10,6 +10,7 @@ use prometheus::{
 
 use super::control::ControlMetrics;
 use super::figure::{Figure, Kind};
+use super::history::HistoryMetrics;
 use super::speculation::{DraftMetrics, SpeculationMetrics};
 use super::timer::Timer;
 
@@ -56,6 +57,8 @@ pub struct Metrics {
     pub draft: DraftMetrics,
     /// A trainer's control requests.
     pub control: ControlMetrics,
+    /// Rollouts that were remembered.
+    pub history: HistoryMetrics,
 }
 
 impl Metrics {
@@ -70,6 +73,7 @@ impl Metrics {
             speculation: SpeculationMetrics::register(&registry)?,
             draft: DraftMetrics::register(&registry)?,
             control: ControlMetrics::register(&registry)?,
+            history: HistoryMetrics::register(&registry)?,
             registry,
         })
     }

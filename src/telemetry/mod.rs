@@ -2,6 +2,7 @@
 
 mod control;
 mod figure;
+mod history;
 mod members;
 mod metrics;
 mod page;
@@ -11,6 +12,7 @@ mod tracing_setup;
 
 pub use control::ControlMetrics;
 pub use figure::Kind;
+pub use history::HistoryMetrics;
 pub use metrics::{Metrics, Outcome, RequestMetrics};
 pub use page::merge;
 pub use speculation::{DraftMetrics, SpeculationMetrics};

@@ -17,6 +17,10 @@ pub struct SpeculationMetrics {
     drafts: IntCounter,
     draft_tokens: IntCounter,
     accepted_tokens: IntCounter,
+    drafted_by: IntCounterVec,
+    accepted_by: IntCounterVec,
+    /// Of both.
+    drafters: Members<&'static str, (IntCounter, IntCounter)>,
     accepted_per_position: IntCounterVec,
     drafted_per_position: IntCounterVec,
     /// Of both.
@@ -56,6 +60,19 @@ impl SpeculationMetrics {
                 "vllm:spec_decode_num_accepted_tokens_total",
                 "Number of accepted tokens.",
             )?,
+            drafted_by: counters(
+                registry,
+                "sidedraft_drafted_tokens_total",
+                "Draft tokens that were sent to be verified, by drafter.",
+                &["drafter"],
+            )?,
+            accepted_by: counters(
+                registry,
+                "sidedraft_accepted_tokens_total",
+                "Draft tokens that were accepted, by drafter.",
+                &["drafter"],
+            )?,
+            drafters: Members::new(Self::LABELS),
             accepted_per_position: counters(
                 registry,
                 "vllm:spec_decode_num_accepted_tokens_per_pos_total",
@@ -129,8 +146,14 @@ impl SpeculationMetrics {
         })
     }
 
-    /// Counts a verified proposal of `drafted` tokens, the first `accepted` of which were kept.
-    pub fn round(&self, drafted: usize, accepted: usize) {
+    /// Counts a verified proposal of a drafter's of `drafted` tokens, the first `accepted` of which were kept.
+    pub fn round(&self, drafter: &'static str, drafted: usize, accepted: usize) {
+        let own = self.drafters.of(0, drafter, || {
+            let of = |family: &IntCounterVec| family.with_label_values(&[drafter]);
+            (of(&self.drafted_by), of(&self.accepted_by))
+        });
+        own.0.inc_by(drafted as u64);
+        own.1.inc_by(accepted as u64);
         self.drafts.inc();
         self.draft_tokens.inc_by(drafted as u64);
         self.accepted_tokens.inc_by(accepted as u64);

@@ -32,7 +32,7 @@ impl CachedSuffix {
         let mut call = Call {
             sampling: Cow::Borrowed(round.terms.resolved.as_ref().unwrap_or(&neutral)),
             // This route counts the sampled token among those asked for.
-            logprobs: (round.terms.logprobs + 1).min(self.max_logprobs),
+            logprobs: (round.terms.companions() + 1).min(self.max_logprobs),
             prompt_logprobs: Some(PromptScores::last(end - round.start, round.row_length)),
             skip_cache: Some(false),
             ..Call::new(&round.terms.origin, round.prompt(end))
@@ -51,7 +51,7 @@ impl CachedSuffix {
     /// Where the client wants as many as the server gives at most, a token from below them has taken the last one's
     /// place; the server is asked again for the list, which does not depend on what it samples then.
     async fn bonus(&self, round: &Round<'_>, sampled: Sampled) -> Result<Scored, UpstreamError> {
-        let wanted = round.terms.logprobs;
+        let wanted = round.terms.companions();
         let is_last = sampled.candidates.iter().all(|candidate| candidate.logprob >= sampled.logprob);
         let mut bonus = scored(sampled, wanted);
         if wanted > 0 && wanted >= self.max_logprobs && is_last {
@@ -130,7 +130,8 @@ impl Verifier for CachedSuffix {
                 observations[index - start] = Some(observation);
             }
             let protocol = || UpstreamError::Protocol { path: "/inference/v1/generate", reason: "no token".to_owned() };
-            let choice = reply.choices.into_iter().next().ok_or_else(protocol)?;
+            let Reply { choices, cached_tokens, fingerprint, model } = reply;
+            let choice = choices.into_iter().next().ok_or_else(protocol)?;
             // Where the route that sampled does not tell, nobody can.
             if versions.into_iter().flatten().any(|version| choice.version.as_ref() != Some(&version)) {
                 return Err(mixed_versions());
@@ -138,7 +139,9 @@ impl Verifier for CachedSuffix {
             let sampled = choice.tokens.into_iter().next().ok_or_else(protocol)?;
             let bonus = self.bonus(&round, sampled).await?;
             let observations = observations.into_iter().flatten().collect();
-            Ok(Evidence { observations, bonus, version: choice.version, lost_rows, recomputed })
+            let version = choice.version;
+            let told = Evidence { version, cached_tokens, fingerprint, model, ..Evidence::new(observations, bonus) };
+            Ok(Evidence { lost_rows, recomputed, ..told })
         })
     }
 }

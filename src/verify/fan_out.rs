@@ -32,7 +32,7 @@ impl Verifier for FanOut {
                 reason: "no sample came back".to_owned(),
             })?;
             let observations = samples.into_iter().map(Observation::Sampled).collect();
-            Ok(Evidence { observations, bonus, version, lost_rows: 0, recomputed: 0 })
+            Ok(Evidence { version, ..Evidence::new(observations, bonus) })
         })
     }
 }

@@ -70,6 +70,16 @@ pub struct Terms {
     pub route: Route,
     /// How many of the likeliest tokens each committed token is reported with.
     pub logprobs: usize,
+    /// How many of them are to be remembered with it.
+    pub rows: usize,
+}
+
+impl Terms {
+    /// How many of the likeliest tokens to have with each committed one: all that anybody wants.
+    #[must_use]
+    pub fn companions(&self) -> usize {
+        self.logprobs.max(self.rows)
+    }
 }
 
 /// One proposal to verify.
@@ -106,10 +116,32 @@ pub struct Evidence {
     pub bonus: Scored,
     /// The policy version that scored them, where the server tells.
     pub version: Option<String>,
+    /// How many tokens of the request the prefix cache served, the drafts included, where the server tells.
+    pub cached_tokens: Option<usize>,
+    /// The server's `system_fingerprint`.
+    pub fingerprint: Option<String>,
+    /// The name under which it answers for the model.
+    pub model: Option<String>,
     /// How many rows the prefix cache had swallowed and had to be asked for again.
     pub lost_rows: usize,
     /// How often the server had to compute a whole context because it could not print rows it had not computed.
     pub recomputed: usize,
+}
+
+impl Evidence {
+    /// What nothing else is known of.
+    fn new(observations: Vec<Observation>, bonus: Scored) -> Self {
+        Self {
+            observations,
+            bonus,
+            version: None,
+            cached_tokens: None,
+            fingerprint: None,
+            model: None,
+            lost_rows: 0,
+            recomputed: 0,
+        }
+    }
 }
 
 /// A boxed future, so that strategies stand behind one trait object.

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::sampler::scored;
 use super::{Evidence, EvidenceFuture, Round, Strategy, Verifier, rows};
-use crate::upstream::{Call, PromptReply, PromptScores, Upstream, UpstreamError};
+use crate::upstream::{Call, PromptReply, PromptScores, Reply, Upstream, UpstreamError};
 
 const PATH: &str = "/v1/completions";
 
@@ -32,12 +32,14 @@ impl Verifier for PromptLogprobs {
             let tokens = round.tokens;
             let call = Call {
                 sampling: Cow::Borrowed(&round.terms.fields),
-                logprobs: round.terms.logprobs,
+                logprobs: round.terms.companions(),
                 prompt_logprobs: Some(PromptScores::last(tokens.len() - round.start, round.row_length)),
                 ..Call::new(&round.terms.origin, round.prompt(tokens.len()))
             };
             let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
-            let choice = self.upstream.complete(&call).await?.choices.into_iter().next();
+            let reply = self.upstream.complete(&call).await?;
+            let Reply { cached_tokens, fingerprint, model, choices } = reply;
+            let choice = choices.into_iter().next();
             let choice = choice.ok_or_else(|| protocol("no choice".to_owned()))?;
             let rows = choice.prompt.as_ref().and_then(PromptReply::rows);
             let given = rows.map_or(0, |rows| rows.given);
@@ -52,8 +54,8 @@ impl Verifier for PromptLogprobs {
             });
             let observations = observations.collect::<Result<_, _>>()?;
             let bonus = choice.tokens.into_iter().next().ok_or_else(|| protocol("no token".to_owned()))?;
-            let bonus = scored(bonus, round.terms.logprobs);
-            Ok(Evidence { observations, bonus, version: None, lost_rows: 0, recomputed: 0 })
+            let bonus = scored(bonus, round.terms.companions());
+            Ok(Evidence { cached_tokens, fingerprint, model, ..Evidence::new(observations, bonus) })
         })
     }
 }

@@ -72,7 +72,7 @@ impl Sampler {
     /// When the server refuses.
     pub async fn sample(&self, terms: &Terms, context: Prompt<'_>) -> Result<Drawn, UpstreamError> {
         let reply = self.ask(self.call(terms, context, 1), terms.route).await?;
-        first_token(first_choice(reply)?, terms.logprobs)
+        first_token(first_choice(reply)?, terms.companions())
     }
 
     /// The first token of each of `n` outputs after a prompt, with what the server said of the request as a whole.
@@ -116,7 +116,7 @@ impl Sampler {
                 };
             }
             for choice in reply.choices {
-                drawn.push(first_token(choice, terms.logprobs)?);
+                drawn.push(first_token(choice, terms.companions())?);
             }
         }
         Ok((drawn, prefill))
@@ -157,7 +157,7 @@ impl Sampler {
             try_join_all(prompts.into_iter().map(|prompt| self.sample(terms, prompt))).await?
         } else {
             let reply = self.upstream.complete(&Call { prompts, ..self.call(terms, Prompt::from(&[]), 1) }).await?;
-            let tokens = reply.choices.into_iter().map(|choice| first_token(choice, terms.logprobs));
+            let tokens = reply.choices.into_iter().map(|choice| first_token(choice, terms.companions()));
             tokens.collect::<Result<Vec<_>, _>>()?
         };
         let version = drawn.last().and_then(|(_, version)| version.clone());
@@ -186,9 +186,9 @@ impl Sampler {
 
     fn call<'a>(&self, terms: &'a Terms, context: Prompt<'a>, max_tokens: usize) -> Call<'a> {
         let logprobs = match terms.route {
-            Route::Completions => terms.logprobs,
+            Route::Completions => terms.companions(),
             // This route counts the sampled token among those asked for.
-            Route::Generate => (terms.logprobs + 1).min(self.max_logprobs),
+            Route::Generate => (terms.companions() + 1).min(self.max_logprobs),
         };
         Call {
             sampling: Cow::Borrowed(&terms.fields),

@@ -40,6 +40,7 @@ mod pauses;
 mod policy_updates;
 mod replies;
 mod retries;
+mod reuse;
 mod rig;
 mod secrets;
 mod session_fields;

@@ -57,6 +57,7 @@ impl Bench {
                 constraints: Constraints::default(),
                 route: Route::Generate,
                 logprobs: 0,
+                rows: 0,
             },
             sampling: Some(Sampling::greedy()),
             rules: FinishRules {

@@ -1,4 +1,4 @@
-//! Whatever the schedule: an old rollout serves one new one per policy version, never one of its own version or of another
+//! Whatever the schedule: an old rollout serves one new one, never one of its own version or of another
 //! tenant, and the store keeps to its bytes.
 
 use std::collections::{HashMap, HashSet};
@@ -72,7 +72,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn an_old_rollout_serves_one_new_one_per_version(events in events()) {
+    fn an_old_rollout_serves_one_new_one(events in events()) {
         let (store, keys) = (Memory::new(1 << 24), keys());
         let mut version = 0_usize;
         let mut begun: Vec<Begun> = Vec::new();
@@ -105,7 +105,7 @@ proptest! {
                 Event::Update => version += 1,
                 Event::Take { key } => {
                     let free = |rollout: &&Begun| {
-                        rollout.may_serve(key, version) && !served.contains(&(rollout.id, version))
+                        rollout.may_serve(key, version) && !served.contains(&rollout.id)
                     };
                     let expected = begun.iter().rfind(free);
                     let lease = store.take(&keys[key], &name);
@@ -115,7 +115,7 @@ proptest! {
                     let is_settled = |other: &Begun| other.is_over && !other.versions.contains(&version);
                     let mut earlier = begun.iter().filter(|other| other.key == key && other.versions[0] != version);
                     prop_assert_eq!(lease.is_unselected, earlier.all(is_settled));
-                    prop_assert!(served.insert((lease.id, version)), "twice in a version");
+                    prop_assert!(served.insert(lease.id), "twice");
                 }
             }
         }
@@ -161,7 +161,7 @@ fn takers_at_the_same_time_never_get_the_same_rollout() {
     });
     assert_eq!(taken.len(), 200);
     assert_eq!(taken.iter().collect::<HashSet<_>>().len(), 200);
-    assert_eq!((take().len(), store.take(key, "3").map(|lease| lease.id)), (0, taken.iter().max().copied()));
+    assert!(take().is_empty() && store.take(key, "3").is_none(), "whom they served has taken their place");
 }
 
 #[test]

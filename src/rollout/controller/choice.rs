@@ -12,7 +12,7 @@ use crate::verify::Strategy;
 /// Tokens to decode before decoding counts as measured.
 const TO_MEASURE: usize = 8;
 /// Tokens to decode before another way is thought of again.
-const TO_REVIEW: usize = 4;
+pub const TO_REVIEW: usize = 4;
 /// How much better speculation must be to leave a decode stream, which aborts it; to begin with; and to stay.
 #[derive(Debug, Clone, Copy)]
 struct Margins {
@@ -101,7 +101,11 @@ pub struct Candidate<'a> {
     pub hazard: f64,
     /// Tokens of the context that it would have to read before it could draft.
     pub unread: usize,
-    /// Its proposal, where making one costs nothing.
+    /// The most drafts to ask it for.
+    pub longest: usize,
+    /// Whether its proposal costs nothing to make.
+    pub is_at_hand: bool,
+    /// That proposal, where it may be looked at before it is decided to have it judged.
     pub ready: Option<&'a Proposal>,
 }
 
@@ -278,8 +282,7 @@ impl Offer<'_> {
 impl Situation<'_> {
     fn offer<'a>(&self, candidate: &'a Candidate<'a>, load: f64) -> Option<Offer<'a>> {
         let best = self.best(candidate, load)?;
-        let reading =
-            if candidate.ready.is_some() { 0.0 } else { self.costs.reading(candidate.drafter, candidate.unread) };
+        let reading = if candidate.is_at_hand { 0.0 } else { self.costs.reading(candidate.drafter, candidate.unread) };
         let rest = self.room.min(self.committed.max(LEAST_REST)) as f64;
         let rate = rest / (rest / best.rate() + reading);
         Some(Offer { candidate, best, reading, rate })
@@ -294,7 +297,7 @@ impl Situation<'_> {
 
     /// The best round of a drafter.
     fn best(&self, candidate: &Candidate<'_>, load: f64) -> Option<Best> {
-        let Candidate { drafter, hazard, ready, .. } = *candidate;
+        let Candidate { drafter, hazard, longest, is_at_hand, ready, .. } = *candidate;
         // What is best for one whose drafts do better than others' makes the steps of all the others longer.
         let hazard = if is_crowd(load) { hazard.max(1.0) } else { hazard };
         let company = Company { speculating: self.rollouts, decoding: self.costs.others };
@@ -304,12 +307,12 @@ impl Situation<'_> {
         let excess = if is_crowd(self.rollouts) { excess.max(1.0) } else { excess };
         let seconds = |drafts: usize| {
             let new = usual_new_tokens(self.plan.strategy, self.context, drafts, self.costs.block_size);
-            let draft = if ready.is_some() { 0.0 } else { cost.draft.of(drafts as f64) };
+            let draft = if is_at_hand { 0.0 } else { cost.draft.of(drafts as f64) };
             let elsewhere = draft + cost.extra;
             elsewhere + excess * cost.verification(new, elsewhere, company)
         };
         let record = self.costs.record(drafter);
-        let most = self.room.min(self.most(ready.is_some()));
+        let most = self.room.min(longest);
         match ready {
             Some(proposal) => {
                 let drafts = proposal.drafts.iter().take(most).enumerate();
@@ -320,10 +323,10 @@ impl Situation<'_> {
     }
 
     fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
-        let Candidate { drafter, hazard, ready, .. } = *offer.candidate;
+        let Candidate { drafter, hazard, longest, is_at_hand, .. } = *offer.candidate;
         let best = offer.best;
         let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake };
-        if ready.is_some() {
+        if is_at_hand {
             return exactly(best.length);
         }
         if is_crowd(self.rollouts) {
@@ -338,11 +341,7 @@ impl Situation<'_> {
         let acceptance = std::array::from_fn(|bin| under(record.by_confidence(bin), hazard) as f32);
         // The rule looks at the drafts that there are; the next one's chance is the usual one.
         let least = (best.least / under(record.overall(), hazard).max(0.05)).min(1.0) as f32;
-        Bet { length: length.min(self.room).min(self.most(false)), stop: StopRule { acceptance, least }, ..exactly(0) }
-    }
-
-    fn most(&self, is_ready: bool) -> usize {
-        if is_ready { self.policy.longest_match } else { self.policy.draft_tokens }
+        Bet { length: length.min(self.room).min(longest), stop: StopRule { acceptance, least }, ..exactly(0) }
     }
 }
 

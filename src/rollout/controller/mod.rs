@@ -15,7 +15,7 @@ mod strategy;
 mod tail;
 
 pub use acceptance::{Hazard, Judged};
-pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, choose, is_crowd, new_tokens};
+pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd, new_tokens};
 pub use costs::{Costs, Measurement};
 pub use curve::Curve;
 pub use line::{Cost, Line};
@@ -45,6 +45,8 @@ pub struct Policy {
     pub draft_tokens: usize,
     /// Most tokens of a proposal that costs nothing to make, as a long repetition of the context does.
     pub longest_match: usize,
+    /// Most tokens of an old rollout to have scored in a round.
+    pub longest_replay: usize,
     /// Verify this way wherever it is possible, instead of by the best way.
     pub strategy: Option<Strategy>,
     /// At most so many log-probabilities a row, whatever the server would give.
@@ -66,6 +68,7 @@ impl Default for Policy {
             speculate: Speculate::Auto,
             draft_tokens: 16,
             longest_match: 64,
+            longest_replay: 512,
             strategy: None,
             row_limit: 20,
             short_context: 128,

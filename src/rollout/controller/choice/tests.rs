@@ -42,7 +42,7 @@ fn decide(costs: &Costs, rollouts: f64, mode: Option<Mode>, allowance: f64) -> C
         committed: 0,
         context: 1000,
         room: 400,
-        candidates: &[Candidate { drafter: 0, hazard: 1.0, unread: 0, ready: None }],
+        candidates: &[Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 16, is_at_hand: false, ready: None }],
         mode,
         allowance,
     })
@@ -97,7 +97,14 @@ fn drafters_that_do_not_pay_are_tried_in_turn_and_not_just_the_better_one() {
         drafter,
         drafts: (0..100).map(|_| Judged { position: 0, confidence: None, accepted }).collect(),
     };
-    let candidates = [0, 1].map(|drafter| Candidate { drafter, hazard: 1.0, unread: 0, ready: None });
+    let candidates = [0, 1].map(|drafter| Candidate {
+        drafter,
+        hazard: 1.0,
+        unread: 0,
+        longest: 16,
+        is_at_hand: false,
+        ready: None,
+    });
     let policy = Policy::default();
     let tried = |costs: &Costs| {
         let choice = choose(&two_drafters(costs, &policy, &candidates));
@@ -122,7 +129,7 @@ fn slow_to_read(mut costs: Costs) -> Costs {
 
 /// For a decoding rollout alone.
 fn decide_unread(costs: &Costs, unread: usize, committed: usize) -> Choice {
-    let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, ready: None }];
+    let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, longest: 16, is_at_hand: false, ready: None }];
     let policy = Policy::default();
     choose(&Situation { committed, allowance: 0.0, ..two_drafters(costs, &policy, &candidates) })
 }
@@ -167,7 +174,8 @@ fn decoding_is_measured_first() {
 fn a_rollout_whose_drafts_are_rejected_more_than_others_decodes() {
     let costs = costs(0.85);
     let policy = Policy::default();
-    let candidates = |hazard| [Candidate { drafter: 0, hazard, unread: 0, ready: None }];
+    let candidates =
+        |hazard| [Candidate { drafter: 0, hazard, unread: 0, longest: 16, is_at_hand: false, ready: None }];
     let mode = |candidates: &[Candidate<'_>]| {
         choose(&Situation {
             policy: &policy,
