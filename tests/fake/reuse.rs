@@ -12,7 +12,7 @@ use super::rig::{COMPLETIONS, Plan, Rig, answer, endless, greedy};
 use super::support::fake_vllm::{FakeConfig, LanguageModel};
 use super::support::planted::NothingSubtracted;
 use super::support::stats::GTest;
-use super::trainer::{choice, send, tell, until};
+use super::trainer::tell;
 
 /// A sidecar whose own drafters have no idea.
 async fn remembering(config: FakeConfig, flags: &str, rule: Arc<dyn AcceptanceRule>) -> Rig {
@@ -191,23 +191,4 @@ async fn replay_is_chosen_where_it_is_faster() {
     assert!(share > 0.4, "{share}");
     let rounds = rig.metric("vllm:spec_decode_num_drafts_total", "");
     assert!(accepted() / rounds > 6.0, "{} in {rounds} rounds", accepted());
-}
-
-/// What one has said the others draft from, while it still runs.
-#[tokio::test]
-async fn siblings_draft_from_each_other_while_they_run() {
-    let config = FakeConfig { language: endless(), ..FakeConfig::default() };
-    let rig = remembering(config, "--suffix --decode-burst 64", Arc::new(Lossless)).await;
-    let hang = rig.fake.hang_stream_after(COMPLETIONS, 12);
-    let first = send(&rig, COMPLETIONS, &greedy(24));
-    hang.reached().await;
-    until(|| rig.metric("sidedraft_decoded_tokens_total", "") > 11.0).await;
-    let accepted = || rig.metric("sidedraft_accepted_tokens_total", "\"suffix\"");
-    assert_eq!(accepted(), 0.0);
-    let second = ids(&rig.complete(&greedy(10)).await);
-    assert!(accepted() >= 6.0, "{}", accepted());
-    assert_eq!(rig.metric("sidedraft_rollouts_running", ""), 1.0);
-    hang.release();
-    let first = choice(first).await;
-    assert_eq!(first.ids[..10], second[0]);
 }
