@@ -84,7 +84,11 @@ impl Running {
             ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
             name: rollout.id,
             is_streamed: rollout.prefill.is_streamed,
-            recording: group.clone().map(|group| Recording::new(group, rollout.terms.rows)),
+            // The suffix index has the texts; the rollouts themselves are for those that replay them.
+            recording: group
+                .clone()
+                .filter(|group| group.past.replays)
+                .map(|group| Recording::new(group, rollout.terms.rows)),
             terms: rollout.terms,
             sampling: rollout.sampling,
             sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
@@ -220,10 +224,11 @@ impl Running {
 
     /// Leaves what is new to others.
     fn remember(&mut self) {
-        let Some(recording) = &mut self.recording else { return };
-        recording.write(&self.versions);
-        if let Some(finish) = self.sequence.finish() {
-            recording.finish(finish.reason);
+        if let Some(recording) = &mut self.recording {
+            recording.write(&self.versions);
+            if let Some(finish) = self.sequence.finish() {
+                recording.finish(finish.reason);
+            }
         }
         self.drafters.tell(self.sequence.tokens());
     }

@@ -28,7 +28,7 @@ impl Bench {
     /// Chats and prompts, one of them for two rollouts.
     fn usual() -> Self {
         Self::new(&[
-            json!({"prompt": [5, 6, 7], "group": "a", "n": 2, "max_tokens": 9, "answer": 1}),
+            json!({"prompt": [5, 6, 7], "group": "a", "n": 2, "max_tokens": 9, "source": "s"}),
             json!({"messages": [{"role": "user", "content": "hi"}], "group": "b", "max_tokens": 7}),
             json!({"prompt": [8, 9], "temperature": 1}),
         ])
@@ -39,8 +39,12 @@ impl Bench {
     }
 
     async fn run(&self, flags: &[&str]) -> Output {
+        self.run_as(&[], flags).await
+    }
+
+    async fn run_as(&self, subcommand: &[&str], flags: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sidedraft"));
-        command.arg("bench").arg("--workload").arg(self.path("lines.jsonl"));
+        command.arg("bench").args(subcommand).arg("--workload").arg(self.path("lines.jsonl"));
         command.arg("--json").arg(self.path("report.json")).arg("--html").arg(self.path("page.html")).args(flags);
         command.kill_on_drop(true).output().await.unwrap()
     }
@@ -92,7 +96,7 @@ async fn every_number_can_be_recomputed_from_the_rollouts() {
     assert_eq!(stderr(&output), "", "no bar where nobody watches");
     let report = bench.report();
     assert_eq!(report["finished"], true);
-    assert_eq!(list(&report["notes"]), &[json!("Keys of the workload that were not used: answer.")]);
+    assert_eq!(list(&report["notes"]), &[json!("Keys of the workload that were not used: source.")]);
     let cells = list(&report["cells"]);
     assert_eq!(cells.iter().map(|cell| cell["concurrency"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 3]);
     for cell in cells {
@@ -267,4 +271,57 @@ async fn a_mistyped_line_is_told_by_file_and_line() {
     let place = format!("{}:2: neither `messages` nor `prompt`", bench.path("lines.jsonl").display());
     assert_eq!(stderr(&output).trim_end(), format!("sidedraft: {place}"));
     assert_eq!(output.status.code(), Some(1));
+}
+
+#[tokio::test]
+async fn epochs_come_back_to_their_prompts_and_the_command_knows_which_one_is_next() {
+    let prompts = (1..=4).map(|id| json!({"prompt": [id, 5], "max_tokens": 4, "answer": -1}));
+    let (rig, bench) = (Rig::usual().await, Bench::new(&prompts.collect::<Vec<_>>()));
+    let urls = ["--direct", &rig.fake.url(), "--proxy", &rig.sidecar.url];
+    let log = bench.path("epochs").display().to_string();
+    let command = format!("echo $SIDEDRAFT_EPOCH >> {log}; echo loaded");
+    let flags = ["--epochs", "2", "--steps", "3", "--prompts", "2", "--samples", "2", "--concurrency", "1,3"];
+    let output = bench.run_as(&["rl"], &[&urls[..], &flags, &["--between", &command]].concat()).await;
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(std::fs::read_to_string(&log).unwrap(), "1\n2\n");
+    assert_eq!((stderr(&output).as_str(), stdout(&output).contains("loaded")), ("loaded\nloaded\n", false));
+    let report = bench.report();
+    let cells = list(&report["cells"]);
+    let shape: Vec<_> =
+        cells.iter().map(|cell| [&cell["epoch"], &cell["concurrency"]].map(|n| n.as_u64().unwrap())).collect();
+    assert_eq!(shape, [[1, 1], [1, 3], [2, 1], [2, 3]]);
+    let plan = |cell: &Value, arm: &str| -> Vec<(Vec<u64>, String)> {
+        let rounds = list(&cell["pairs"]).iter().map(|pair| &pair[arm]);
+        let lines = |round: &Value| list(&round["rollouts"]).iter().map(|r| r["line"].as_u64().unwrap()).collect();
+        rounds.map(|round| (lines(round), round["cache_salt"].to_string())).collect()
+    };
+    let [first, .., again, _] = &cells[..] else { panic!("{cells:?}") };
+    assert_eq!(plan(first, "proxied"), plan(again, "proxied"), "the same prompts under the same salts");
+    let steps = plan(first, "proxied");
+    assert_eq!(
+        steps.iter().map(|(lines, _)| lines.clone()).collect::<Vec<_>>(),
+        [[1, 1, 2, 2], [3, 3, 4, 4], [1, 1, 2, 2]]
+    );
+    assert_eq!((steps[0].1 == steps[1].1, steps[0].1 == steps[2].1), (true, false));
+    assert!(
+        steps.iter().zip(plan(first, "direct")).all(|(proxied, direct)| proxied.0 == direct.0 && proxied.1 != direct.1)
+    );
+    for cell in cells {
+        assert_eq!(cell["summary"]["direct"]["reward"]["mean"], 0.0);
+        let makespans = list(&cell["pairs"])
+            .iter()
+            .map(|pair| pair["proxied"]["seconds"].as_f64().unwrap() / pair["direct"]["seconds"].as_f64().unwrap());
+        let shown = format!("{:.3} (", middle_of_three(&makespans.collect::<Vec<_>>()));
+        assert!(stdout(&output).contains(&shown), "{shown} in {}", stdout(&output));
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_fails_between_epochs_ends_the_benchmark() {
+    let (rig, bench) = (Rig::usual().await, Bench::new(&[json!({"prompt": [5, 6], "max_tokens": 2})]));
+    let flags = ["--steps", "1", "--prompts", "1", "--samples", "1", "--concurrency", "1", "--between", "exit 7"];
+    let output = bench.run_as(&["rl"], &[&["--direct", rig.fake.url().as_str()], &flags[..]].concat()).await;
+    assert!(!output.status.success());
+    assert!(stderr(&output).contains("before epoch 1, exit 7: exit status: 7"), "{}", stderr(&output));
+    assert_eq!(bench.report()["finished"], false);
 }
