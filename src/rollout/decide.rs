@@ -133,7 +133,8 @@ impl Running {
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
         });
-        if choice.reason == Reason::NoDraft && self.drafters.learns() {
+        // Who has no idea now may have one later: the text goes on, and others of the group go on, too.
+        if choice.reason == Reason::NoDraft && !self.drafters.is_empty() {
             choice.at_least = choice.at_least.min(TO_REVIEW);
         }
         Decision { choice, ready }

@@ -57,12 +57,6 @@ impl Drafters {
         self.list.is_empty()
     }
 
-    /// Whether one that has no idea now may soon have one, from what others of the group say meanwhile.
-    #[must_use]
-    pub fn learns(&self) -> bool {
-        self.knowing.is_some()
-    }
-
     /// Does without drafts from here on.
     pub fn clear(&mut self) {
         self.list.clear();

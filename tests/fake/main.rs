@@ -42,6 +42,7 @@ mod replies;
 mod retries;
 mod reuse;
 mod rig;
+mod second_thoughts;
 mod secrets;
 mod session_fields;
 mod slow_readers;
