@@ -71,7 +71,7 @@ async fn fit_of(rule: Arc<dyn AcceptanceRule>, strategy: &str) -> f64 {
     let config = small_with_short_rows();
     let drafters = mistaken(&config.language);
     let rig = Plan::new(config).strategy(strategy).drafters(drafters).rule(rule).start().await;
-    fit(&rig, &json!({"temperature": 1.0}), &expecting(|_| {}), 1000).await.p_value
+    fit(&rig, &json!({"temperature": 1.0}), &expecting(|_| {}), 4000).await.p_value
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ use settings::CompareSettings;
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(super) struct BenchCommand {
     #[command(flatten)]
-    compare: Option<CompareSettings>,
+    compare: CompareSettings,
 
     #[command(subcommand)]
     other: Option<OtherBench>,
@@ -53,11 +53,9 @@ enum OtherBench {
 /// Runs what the command line asks for.
 pub(super) fn run(command: BenchCommand) -> anyhow::Result<ExitCode> {
     match &command.other {
-        Some(OtherBench::Proxy(settings)) => return bench_proxy::run(settings),
-        Some(OtherBench::Rl(settings)) => return rl::run(settings),
-        Some(OtherBench::Draft(settings)) => return bench_draft::run(settings),
-        None => {}
+        Some(OtherBench::Proxy(settings)) => bench_proxy::run(settings),
+        Some(OtherBench::Rl(settings)) => rl::run(settings),
+        Some(OtherBench::Draft(settings)) => bench_draft::run(settings),
+        None => compare::compare(&command.compare),
     }
-    let Some(settings) = command.compare else { anyhow::bail!("nothing to measure: give --workload") };
-    compare::compare(&settings)
 }
