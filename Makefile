@@ -70,6 +70,10 @@ image-check: ## Check the Dockerfile without Docker: hadolint, pinned bases, its
 	cargo build --locked
 	python3 tests/image/check.py target/debug/sidedraft
 
+.PHONY: page-check
+page-check: nextest ## Look at the sidecar's page with a browser (needs Debian's chromium)
+	cargo nextest run --locked --test fake --run-ignored only the_page_shows_the_figures
+
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences
 	cargo fmt --check
