@@ -7,6 +7,7 @@ use crate::draft::{ReplayDrafter, SuffixDrafter};
 use crate::history::{History, Indexes, PromptKey, Tenant};
 use crate::speculation::Sampling;
 use crate::telemetry::HistoryMetrics;
+use crate::upstream::origin::KEYS;
 use crate::upstream::{Capabilities, Origin};
 
 /// Where rollouts are remembered, and which drafters remember them.
@@ -52,7 +53,7 @@ impl Past {
 /// text.
 fn tenant(origin: &Origin) -> Option<Tenant> {
     let mut parts = vec![origin.cache_salt.as_deref()];
-    for name in ["authorization", "proxy-authorization", "x-api-key", "api-key"] {
+    for name in &KEYS {
         let values: Result<Vec<&str>, _> = origin.headers.get_all(name).iter().map(http::HeaderValue::to_str).collect();
         let values = values.ok()?;
         if values.is_empty() {
@@ -108,6 +109,7 @@ mod tests {
             origin(&[("authorization", b"Bearer b")], Some("s")),
             origin(&[("authorization", b"Bearer a")], None),
             origin(&[("x-api-key", b"Bearer a")], Some("s")),
+            origin(&[("authorization", b"Bearer a"), ("cookie", b"session=b")], Some("s")),
             origin(&[("authorization", b"Bearer a"), ("x-api-key", b"b")], Some("s")),
             origin(&[("authorization", b"Bearer a"), ("authorization", b"Bearer a")], Some("s")),
             origin(&[], Some("Bearer a")),

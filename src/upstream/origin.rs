@@ -14,8 +14,14 @@ const NOT_INHERITED: [HeaderName; 8] = [
     HeaderName::from_static("x-request-id"),
 ];
 
-/// Headers that hold keys: debug output does not show them.
-const SECRET: [HeaderName; 3] = [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static("x-api-key")];
+/// Headers that hold keys: debug output does not show them, and two clients that differ in one of them are two.
+pub const KEYS: [HeaderName; 5] = [
+    header::AUTHORIZATION,
+    header::PROXY_AUTHORIZATION,
+    header::COOKIE,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+];
 
 /// Headers that concern a single connection (RFC 9110, section 7.6.1).
 pub const HOP_BY_HOP: [HeaderName; 8] = [
@@ -67,7 +73,7 @@ impl Origin {
         for name in &NOT_INHERITED {
             headers.remove(name);
         }
-        for name in &SECRET {
+        for name in &KEYS {
             if let Some(value) = headers.get_mut(name) {
                 value.set_sensitive(true);
             }

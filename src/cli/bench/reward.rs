@@ -2,7 +2,7 @@
 
 /// 1 where the last number of `text` is `answer`, 0 where it is another or there is none.
 pub(super) fn reward(text: &str, answer: f64) -> f64 {
-    f64::from(u8::from(last_number(text).is_some_and(|number| (number - answer).abs() < 1e-9 * answer.abs().max(1.0))))
+    f64::from(last_number(text).is_some_and(|number| (number - answer).abs() < 1e-9 * answer.abs().max(1.0)))
 }
 
 /// The last number of a text: digits, with commas between them and a decimal part, and a minus sign right before them.

@@ -41,11 +41,11 @@ impl Point<'_> {
 
 /// Everything that a run holds on to.
 pub(super) struct Run<'a> {
-    pub client: &'a Client,
+    client: &'a Client,
     /// Tells this run's salts from those of others.
-    pub name: String,
-    pub began: Instant,
-    pub progress: Progress,
+    name: String,
+    began: Instant,
+    progress: Progress,
     /// The arms there are, with URL and model.
     arms: Vec<(Arm, String, String)>,
 }

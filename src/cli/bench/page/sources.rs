@@ -22,8 +22,8 @@ pub(super) fn figure(cells: &[&Cell]) -> Figure {
         None if name == "decoded" => "decode",
         None => "other",
     };
-    let (title, any) = ("Where proxied tokens came from".to_owned(), !told.is_empty());
-    if !any {
+    let title = "Where proxied tokens came from".to_owned();
+    if told.is_empty() {
         let caption = "Absent: the proxied server's metrics page does not tell whose drafts were accepted.".to_owned();
         return Figure { title, description: String::new(), legend: Vec::new(), drawing: None, caption };
     }
