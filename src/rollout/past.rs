@@ -7,8 +7,7 @@ use crate::draft::{ReplayDrafter, SuffixDrafter};
 use crate::history::{History, Indexes, PromptKey, Tenant};
 use crate::speculation::Sampling;
 use crate::telemetry::HistoryMetrics;
-use crate::upstream::origin::KEYS;
-use crate::upstream::{Capabilities, Origin};
+use crate::upstream::Capabilities;
 
 /// Where rollouts are remembered, and which drafters remember them.
 #[derive(Debug, Clone)]
@@ -42,26 +41,11 @@ impl Past {
     pub(super) fn of(&self, rollout: &Rollout, capabilities: &Capabilities) -> Option<Group> {
         let origin = &rollout.terms.origin;
         let model = origin.model.as_deref().unwrap_or(&capabilities.model);
-        let key = PromptKey::new(tenant(origin)?, model, &rollout.prompt);
+        let key = PromptKey::new(Tenant::new(&origin.identity()?), model, &rollout.prompt);
         // Where tokens are barred or biased, a row does not tell what is sampled from.
         let is_told = capabilities.raw_logprobs && !rollout.terms.constraints.shape_sampling();
         Some(Group { past: self.clone(), key, sampling: rollout.sampling.filter(|_| is_told) })
     }
-}
-
-/// On whose behalf a request is made: two that differ in a key or a salt are of two tenants. `None` for a key that is no
-/// text.
-fn tenant(origin: &Origin) -> Option<Tenant> {
-    let mut parts = vec![origin.cache_salt.as_deref()];
-    for name in &KEYS {
-        let values: Result<Vec<&str>, _> = origin.headers.get_all(name).iter().map(http::HeaderValue::to_str).collect();
-        let values = values.ok()?;
-        if values.is_empty() {
-            parts.push(None);
-        }
-        parts.extend(values.into_iter().map(Some));
-    }
-    Some(Tenant::new(&parts))
 }
 
 /// Rollouts of one prompt, on one tenant's behalf, sampled in one way. Cheap to clone.
@@ -83,42 +67,5 @@ impl Group {
     /// A new rollout's drafter from what one of the others said.
     pub(super) fn replay(&self) -> Option<ReplayDrafter> {
         self.past.replays.then(|| ReplayDrafter::new(Arc::clone(&self.past.history), self.key.clone()))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use http::{HeaderMap, HeaderName, HeaderValue};
-
-    use super::*;
-
-    fn origin(headers: &[(&'static str, &[u8])], salt: Option<&str>) -> Origin {
-        let pair = |(name, value): &(&'static str, &[u8])| {
-            (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
-        };
-        let client: HeaderMap = headers.iter().map(pair).collect();
-        Origin { cache_salt: salt.map(str::to_owned), ..Origin::new(&client, None) }
-    }
-
-    #[test]
-    fn keys_and_salts_set_tenants_apart_and_other_headers_do_not() {
-        let one = tenant(&origin(&[("authorization", b"Bearer a")], Some("s"))).unwrap();
-        let same = [("authorization", &b"Bearer a"[..]), ("user-agent", b"x")];
-        assert_eq!(one, tenant(&origin(&same, Some("s"))).unwrap());
-        let others = [
-            origin(&[("authorization", b"Bearer b")], Some("s")),
-            origin(&[("authorization", b"Bearer a")], None),
-            origin(&[("x-api-key", b"Bearer a")], Some("s")),
-            origin(&[("authorization", b"Bearer a"), ("cookie", b"session=b")], Some("s")),
-            origin(&[("authorization", b"Bearer a"), ("x-api-key", b"b")], Some("s")),
-            origin(&[("authorization", b"Bearer a"), ("authorization", b"Bearer a")], Some("s")),
-            origin(&[], Some("Bearer a")),
-        ];
-        assert!(others.iter().all(|other| tenant(other).unwrap() != one));
-    }
-
-    #[test]
-    fn a_key_that_is_no_text_is_nobodys() {
-        assert_eq!(tenant(&origin(&[("authorization", b"Bearer \xff")], None)), None);
     }
 }

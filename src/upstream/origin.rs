@@ -1,6 +1,6 @@
 //! What all calls made for one rollout have in common: on whose behalf, for which model, in which cache.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Headers that belong to one hop or one body, or that name a request which must be unique on the server.
 const NOT_INHERITED: [HeaderName; 8] = [
@@ -15,13 +15,8 @@ const NOT_INHERITED: [HeaderName; 8] = [
 ];
 
 /// Headers that hold keys: debug output does not show them, and two clients that differ in one of them are two.
-pub const KEYS: [HeaderName; 5] = [
-    header::AUTHORIZATION,
-    header::PROXY_AUTHORIZATION,
-    header::COOKIE,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-];
+const KEYS: [HeaderName; 4] =
+    [header::AUTHORIZATION, header::COOKIE, HeaderName::from_static("x-api-key"), HeaderName::from_static("api-key")];
 
 /// Headers that concern a single connection (RFC 9110, section 7.6.1).
 pub const HOP_BY_HOP: [HeaderName; 8] = [
@@ -74,11 +69,25 @@ impl Origin {
             headers.remove(name);
         }
         for name in &KEYS {
-            if let Some(value) = headers.get_mut(name) {
-                value.set_sensitive(true);
+            if let header::Entry::Occupied(mut values) = headers.entry(name) {
+                values.iter_mut().for_each(|value| value.set_sensitive(true));
             }
         }
         Self { headers, model, ..Self::default() }
+    }
+
+    /// Everything by which this request is authorised, and its salt: two of different values act on behalf of two.
+    /// `None` where a key is no text.
+    #[must_use]
+    pub fn identity(&self) -> Option<Vec<Option<&str>>> {
+        let mut parts = vec![self.cache_salt.as_deref()];
+        for name in &KEYS {
+            let values: Result<Vec<&str>, _> = self.headers.get_all(name).iter().map(HeaderValue::to_str).collect();
+            parts.extend(values.ok()?.into_iter().map(Some));
+            // Where the next header's values begin.
+            parts.push(None);
+        }
+        Some(parts)
     }
 }
 
@@ -102,6 +111,47 @@ mod tests {
         ]);
         let origin = Origin::new(&client, None);
         assert_eq!(origin.headers, headers(&[("authorization", "Bearer k"), ("x-tenant", "t")]));
-        assert!(!format!("{origin:?}").contains("Bearer k"));
+    }
+
+    #[test]
+    fn no_key_is_shown() {
+        let origin = of(&[("authorization", b"Bearer k"), ("authorization", b"second k"), ("api-key", b"k too")], None);
+        let shown = format!("{origin:?}");
+        assert!(shown.contains("authorization") && !shown.contains(" k"), "{shown}");
+    }
+
+    fn of(headers: &[(&'static str, &[u8])], salt: Option<&str>) -> Origin {
+        let pair = |(name, value): &(&'static str, &[u8])| {
+            (HeaderName::from_static(name), HeaderValue::from_bytes(value).unwrap())
+        };
+        let client: HeaderMap = headers.iter().map(pair).collect();
+        Origin { cache_salt: salt.map(str::to_owned), ..Origin::new(&client, None) }
+    }
+
+    #[test]
+    fn keys_and_salts_tell_clients_apart_and_other_headers_do_not() {
+        let one = of(&[("authorization", b"Bearer a")], Some("s"));
+        let same = of(&[("authorization", b"Bearer a"), ("user-agent", b"x")], Some("s"));
+        assert!(one.identity().is_some() && one.identity() == same.identity());
+        let others = [
+            of(&[("authorization", b"Bearer b")], Some("s")),
+            of(&[("authorization", b"Bearer a")], None),
+            of(&[("x-api-key", b"Bearer a")], Some("s")),
+            of(&[("authorization", b"Bearer a"), ("cookie", b"session=b")], Some("s")),
+            of(&[("authorization", b"Bearer a"), ("x-api-key", b"b")], Some("s")),
+            of(&[("authorization", b"Bearer a"), ("api-key", b"b")], Some("s")),
+            of(&[("authorization", b"Bearer a"), ("authorization", b"b"), ("cookie", b"c")], Some("s")),
+            of(&[("authorization", b"Bearer a"), ("cookie", b"b"), ("cookie", b"c")], Some("s")),
+            of(&[], Some("Bearer a")),
+        ];
+        for (index, other) in others.iter().enumerate() {
+            assert_ne!(one.identity(), other.identity());
+            assert!(others[index + 1..].iter().all(|another| another.identity() != other.identity()));
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_no_text_is_nobodys() {
+        assert_eq!(of(&[("authorization", b"Bearer \xff")], None).identity(), None);
     }
 }

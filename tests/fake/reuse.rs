@@ -169,26 +169,3 @@ async fn a_replay_that_samples_from_the_policy_after_a_rejection_is_noticed() {
     let (_, fit) = replayed(far_apart(small()), "--replay", Arc::new(NothingSubtracted)).await;
     assert!(fit.p_value < 1e-9, "{fit:?}");
 }
-
-/// Where measurements decide, and a decoded token takes its time, whole old rollouts are scored instead.
-#[tokio::test]
-async fn replay_is_chosen_where_it_is_faster() {
-    const TOKENS: usize = 60;
-    let language = LanguageModel { sharpness: 8.0, drift: 0.01, ..endless() };
-    let token_latency = std::time::Duration::from_millis(4);
-    let config = FakeConfig { language, token_latency, ..FakeConfig::default() };
-    let rig = remembering(config, "--speculate auto --replay --suffix", Arc::new(Lossless)).await;
-    let body = json!({"prompt": [5, 6, 7], "temperature": 1.0, "max_tokens": TOKENS, "return_token_ids": true});
-    let accepted = || rig.metric("sidedraft_accepted_tokens_total", "\"replay\"");
-    for weights in [1, 2, 3] {
-        update(&rig, weights).await;
-        for _ in 0..6 {
-            let outputs = ids(&rig.complete(&body).await);
-            assert_eq!(outputs[0].len(), TOKENS);
-        }
-    }
-    let share = accepted() / (12 * TOKENS) as f64;
-    assert!(share > 0.4, "{share}");
-    let rounds = rig.metric("vllm:spec_decode_num_drafts_total", "");
-    assert!(accepted() / rounds > 6.0, "{} in {rounds} rounds", accepted());
-}

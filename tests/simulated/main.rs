@@ -12,6 +12,7 @@ mod bounds;
 mod draft_engine;
 mod drafters;
 mod plain;
+mod replay;
 mod rig;
 mod speed;
 mod switching;

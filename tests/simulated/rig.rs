@@ -27,9 +27,9 @@ pub const TOKENS: usize = 512;
 /// second step.
 const WARM_UP: usize = 128;
 
-/// A target as sure of itself as a policy in training, which never ends a sequence.
+/// A target as sure of itself as a policy in training, which never ends a sequence and learns little in a step.
 pub fn policy() -> LanguageModel {
-    LanguageModel { sharpness: 8.0, eos_bias: -200.0, ..LanguageModel::default() }
+    LanguageModel { sharpness: 8.0, eos_bias: -200.0, drift: 0.001, ..LanguageModel::default() }
 }
 
 /// Makes no drafters.
@@ -144,7 +144,12 @@ impl Rig {
 
     /// The profile, with nobody to draft: the sidecar decodes plainly.
     pub async fn without_drafters() -> Self {
-        Self::with_drafters(Timeline::start(), Arc::new(Nobody), &[]).await
+        Self::with_history_alone(&[]).await
+    }
+
+    /// The profile, with no drafters but those that `flags` have draft from earlier rollouts.
+    pub async fn with_history_alone(flags: &[&str]) -> Self {
+        Self::with_drafters(Timeline::start(), Arc::new(Nobody), flags).await
     }
 
     /// The profile with any drafters and flags.
@@ -202,6 +207,27 @@ impl Rig {
         };
         join_all((0..workload.clients).map(client)).await;
         start.elapsed().as_secs_f64()
+    }
+
+    /// Moves the weights as a trainer does, and samples the workload's rollouts, whose prompts are those of every epoch:
+    /// the virtual seconds that takes.
+    pub async fn epoch(&mut self, weights: u32, workload: Workload) -> f64 {
+        let update = json!({"update_info": {"weights": weights}});
+        let version = json!({"new_version": weights.to_string()});
+        let nothing = json!({});
+        for (path, body) in [
+            ("/pause?mode=keep", &nothing),
+            ("/update_weights", &update),
+            ("/update_weight_version", &version),
+            ("/reset_prefix_cache", &nothing),
+            ("/resume", &nothing),
+        ] {
+            let reply = self.sidecar.post(path, body).await;
+            assert!(reply.status().is_success(), "{path}: {reply:?}");
+        }
+        self.rollouts = 0;
+        let url = self.sidecar.url.clone();
+        self.run(&url, workload).await
     }
 
     /// Whether the next rollout says the same directly and through the sidecar.
