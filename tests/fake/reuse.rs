@@ -12,20 +12,10 @@ use super::rig::{COMPLETIONS, Plan, Rig, answer, endless, greedy};
 use super::support::fake_vllm::{FakeConfig, LanguageModel};
 use super::support::planted::NothingSubtracted;
 use super::support::stats::GTest;
-use super::trainer::tell;
 
 /// A sidecar whose own drafters have no idea.
 async fn remembering(config: FakeConfig, flags: &str, rule: Arc<dyn AcceptanceRule>) -> Rig {
     Plan::new(config).drafters(told(|_| Ok(Proposal::default()))).flags(flags).rule(rule).start().await
-}
-
-/// Moves the weights as a trainer does.
-async fn update(rig: &Rig, weights: u32) {
-    tell(rig, "/pause?mode=keep", &json!({})).await;
-    tell(rig, "/update_weights", &json!({"update_info": {"weights": weights}})).await;
-    tell(rig, "/update_weight_version", &json!({"new_version": weights.to_string()})).await;
-    tell(rig, "/reset_prefix_cache", &json!({})).await;
-    tell(rig, "/resume", &json!({})).await;
 }
 
 fn replays(rig: &Rig, rows: &str) -> f64 {
@@ -72,10 +62,10 @@ async fn the_suffix_drafter_knows_the_tenants_own_rollouts_alone() {
 #[tokio::test]
 async fn an_old_rollout_is_replayed_to_its_own_tenant_alone() {
     let rig = remembering(FakeConfig { language: endless(), ..small() }, "--replay", Arc::new(Lossless)).await;
-    update(&rig, 1).await;
+    rig.sidecar.update_weights(1).await;
     let body = request(&json!({"temperature": 1.0}), &json!({}));
     complete_as(&rig, "key-a", None, &body).await;
-    update(&rig, 2).await;
+    rig.sidecar.update_weights(2).await;
     for (key, salt) in &TENANTS[1..] {
         complete_as(&rig, key, *salt, &body).await;
     }
@@ -90,7 +80,7 @@ async fn an_old_rollout_serves_one_new_one() {
     let sample = |n: usize| request(&json!({"temperature": 1.0}), &json!({ "n": n }));
     for (weights, n, in_all) in [(1, 4, 0.0), (1, 4, 0.0), (2, 20, 8.0), (2, 3, 8.0), (3, 40, 8.0 + 23.0)] {
         if rig.metric("sidedraft_control_requests_total", "\"resume\"") < f64::from(weights) {
-            update(&rig, weights).await;
+            rig.sidecar.update_weights(weights).await;
         }
         rig.complete(&sample(n)).await;
         assert_eq!(replays(&rig, ""), in_all, "{n} under {weights}");
@@ -103,7 +93,7 @@ async fn nothing_is_remembered_where_it_is_off() {
     for flags in ["", "--suffix --replay --history-bytes 0"] {
         let rig = remembering(small(), flags, Arc::new(Lossless)).await;
         for weights in [1, 2] {
-            update(&rig, weights).await;
+            rig.sidecar.update_weights(weights).await;
             rig.complete(&request(&json!({"temperature": 1.0}), &json!({"n": 3}))).await;
         }
         assert_eq!(replays(&rig, ""), 0.0);
@@ -119,7 +109,7 @@ async fn replayed(config: FakeConfig, flags: &str, rule: Arc<dyn AcceptanceRule>
     let body = request(&json!({"temperature": 1.0}), &json!({ "n": AT_ONCE }));
     let mut outputs = Vec::new();
     for weights in [1, 2] {
-        update(&rig, weights).await;
+        rig.sidecar.update_weights(weights).await;
         outputs.clear();
         for _ in 0..ROLLOUTS / AT_ONCE {
             outputs.extend(ids(&rig.complete(&body).await));

@@ -212,19 +212,7 @@ impl Rig {
     /// Moves the weights as a trainer does, and samples the workload's rollouts, whose prompts are those of every epoch:
     /// the virtual seconds that takes.
     pub async fn epoch(&mut self, weights: u32, workload: Workload) -> f64 {
-        let update = json!({"update_info": {"weights": weights}});
-        let version = json!({"new_version": weights.to_string()});
-        let nothing = json!({});
-        for (path, body) in [
-            ("/pause?mode=keep", &nothing),
-            ("/update_weights", &update),
-            ("/update_weight_version", &version),
-            ("/reset_prefix_cache", &nothing),
-            ("/resume", &nothing),
-        ] {
-            let reply = self.sidecar.post(path, body).await;
-            assert!(reply.status().is_success(), "{path}: {reply:?}");
-        }
+        self.sidecar.update_weights(weights).await;
         self.rollouts = 0;
         let url = self.sidecar.url.clone();
         self.run(&url, workload).await

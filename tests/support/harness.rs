@@ -66,6 +66,24 @@ impl Harness {
         self.http.post(format!("{}{path}", self.url)).json(body).send().await.unwrap()
     }
 
+    /// Moves the weights as a trainer does.
+    ///
+    /// The fake's weights are drawn from the label.
+    pub async fn update_weights(&self, label: u32) {
+        let nothing = serde_json::json!({});
+        let update = serde_json::json!({"update_info": {"weights": label}});
+        let version = serde_json::json!({"new_version": label.to_string()});
+        for (path, body) in [
+            ("/pause?mode=keep", &nothing),
+            ("/update_weights", &update),
+            ("/update_weight_version", &version),
+            ("/reset_prefix_cache", &nothing),
+            ("/resume", &nothing),
+        ] {
+            success(self.post(path, body).await).await;
+        }
+    }
+
     /// The JSON of a successful completion.
     pub async fn complete(&self, body: &serde_json::Value) -> serde_json::Value {
         success(self.post("/v1/completions", body).await).await
