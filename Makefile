@@ -6,6 +6,7 @@ SHELL := /bin/bash
 
 TARGET := python3 tests/target/target.py
 CHART := python3 tests/chart/chart.py
+IMAGE := python3 tests/image/image.py
 JUNIT := target/nextest/default/junit.xml
 
 .PHONY: help
@@ -18,10 +19,11 @@ demo: ## Start a real vLLM and the sidecar, run 16 rollouts both ways, print wha
 	python3 tests/demo/demo.py --binary target/release/sidedraft $(DEMO_FLAGS)
 
 .PHONY: test
-test: nextest ## Run every test: chart, unit, property, fake server, simulated GPU, real vLLM
+test: nextest ## Run every test: chart, image, unit, property, fake server, simulated GPU, real vLLM
 	$(TARGET) setup
 	cargo nextest run --locked --no-run
 	$(CHART) check --binary target/debug/sidedraft
+	$(IMAGE) check --binary target/debug/sidedraft
 	rm -f $(JUNIT)
 	status=0; $(TARGET) with float32 -- cargo nextest run --locked || status=$$?; \
 		python3 tests/summary.py $(JUNIT); exit $$status
@@ -66,13 +68,19 @@ chart-update: ## Render the chart's golden files and the manifest in docs/kubern
 	$(CHART) update
 
 .PHONY: image-check
-image-check: ## Check the Dockerfile without Docker: hadolint, pinned bases, its health check
+image-check: ## Check docker/ without Docker, and run the binary in a root like the image's (needs root and debootstrap)
 	cargo build --locked
-	python3 tests/image/check.py target/debug/sidedraft
+	$(IMAGE) check --binary target/debug/sidedraft
+	cargo build --release --locked
+	$(IMAGE) root --binary target/release/sidedraft
 
 .PHONY: page-check
 page-check: nextest ## Look at the sidecar's page with a browser (needs Debian's chromium)
-	cargo nextest run --locked --test fake --run-ignored only the_page_shows_the_figures
+	cargo nextest run --locked --test fake --run-ignored only page
+
+.PHONY: screenshots
+screenshots: nextest ## Take the pictures of the sidecar's page under load in docs/ anew (needs Debian's chromium; 4 minutes)
+	SIDEDRAFT_PICTURES=$(CURDIR)/docs cargo nextest run --locked --test fake --run-ignored only under_load_every_box
 
 .PHONY: lint
 lint: ## Check formatting, clippy, documentation and licences

@@ -3,6 +3,7 @@
 mod door;
 mod history;
 mod limits;
+mod telling;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,12 +13,12 @@ use clap::{Args, ValueEnum};
 
 pub use door::{DoorSettings, UpstreamTlsSettings};
 pub use limits::LimitSettings;
+pub use telling::TellingSettings;
 
 pub use self::history::HistorySettings;
 use crate::model::{CudaOptions, DEFAULT_CACHE_MIB, DeviceChoice, ModelOptions, Precision};
 use crate::rollout::controller::{Policy, Speculate};
 use crate::secret::Secret;
-use crate::telemetry::LogFormat;
 use crate::upstream::UpstreamOptions;
 use crate::verify::Strategy;
 
@@ -74,13 +75,9 @@ pub struct ServeSettings {
     #[allow(missing_docs)]
     pub door: DoorSettings,
 
-    /// What to log, as in RUST_LOG: error, warn, info, debug, or per module
-    #[arg(long, env = "SIDEDRAFT_LOG", default_value = "info", value_name = "FILTER")]
-    pub log: String,
-
-    /// How to write log lines
-    #[arg(long, env = "SIDEDRAFT_LOG_FORMAT", default_value = "text", value_enum)]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub telling: TellingSettings,
 }
 
 /// The server and the drafters: what `serve` and `doctor` have in common.

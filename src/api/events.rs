@@ -10,7 +10,7 @@ use http::{HeaderValue, Response, header};
 use super::body::{Body, streamed};
 use super::error::{error_json, rollout_error_event};
 use super::reply::{Dialect, Progress};
-use super::speculated::{Guard, deltas};
+use super::speculated::{Guard, Vanished, deltas};
 use crate::rollout::{Delta, Deltas, RolloutError};
 use crate::telemetry::Outcome;
 use crate::verify::Prefill;
@@ -85,8 +85,7 @@ impl Events {
 
     /// The last event of a stream that cannot go on. The other rollouts end with it.
     fn fail(&mut self, error: &RolloutError) {
-        tracing::warn!(%error, "a stream breaks off");
-        self.guard.set(Outcome::Failed);
+        self.guard.fail(error);
         self.deltas = stream::empty().boxed();
         self.close(Some(rollout_error_event(error)));
     }
@@ -98,9 +97,9 @@ impl Events {
             let closing = self.dialect.closing(&self.prefill, &self.progress);
             return self.close(closing);
         }
-        self.guard.set(Outcome::Failed);
+        self.guard.fail(&Vanished);
         let status = http::StatusCode::INTERNAL_SERVER_ERROR;
-        self.close(Some(error_json(status, "InternalServerError", "the rollout ended unexpectedly")));
+        self.close(Some(error_json(status, "InternalServerError", &Vanished.to_string())));
     }
 
     fn close(&mut self, last: Option<Bytes>) {

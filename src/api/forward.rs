@@ -12,13 +12,15 @@ use crate::upstream::origin::strip_hop_by_hop;
 pub(super) async fn forward(upstream: &Upstream, mut request: Request<Body>) -> Response<Body> {
     strip_hop_by_hop(request.headers_mut());
     *request.version_mut() = http::Version::HTTP_11;
+    let request_id = request.headers().get("x-request-id").cloned();
     match upstream.forward(request).await {
         Ok(mut response) => {
             strip_hop_by_hop(response.headers_mut());
             response
         }
         Err(error) => {
-            tracing::warn!(%error, "forwarding failed");
+            let request_id = request_id.as_ref().and_then(|id| id.to_str().ok());
+            tracing::warn!(request_id, %error, "forwarding failed");
             upstream_error(&error)
         }
     }

@@ -3,7 +3,7 @@
 use http::Response;
 
 use super::body::Body;
-use super::own::page;
+use super::own::figures;
 use crate::telemetry::{Metrics, merge};
 use crate::upstream::Upstream;
 
@@ -16,5 +16,5 @@ pub(super) async fn metrics_page(upstream: &Upstream, metrics: &Metrics) -> Resp
             String::new()
         }
     };
-    page(merge(&theirs, &metrics.encode()))
+    figures(merge(&theirs, &metrics.encode()))
 }

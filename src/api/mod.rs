@@ -13,6 +13,7 @@ mod limits;
 mod metrics_page;
 mod openai;
 mod own;
+mod page;
 pub mod readiness;
 mod reason;
 mod refusal;

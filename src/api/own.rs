@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
 use super::body::{Body, full};
 use super::error::{error_response, json_response};
+use super::page;
 use super::readiness::Readiness;
 use crate::secret::Secret;
 use crate::telemetry::Metrics;
@@ -45,9 +46,9 @@ impl Own {
         match self {
             Self::Live => json_response(StatusCode::OK, r#"{"live":true}"#.into()),
             Self::Ready => ready(readiness),
-            Self::Page => live_page(),
+            Self::Page => page::page(),
             Self::Moved => moved(),
-            Self::Metrics => page(metrics.encode()),
+            Self::Metrics => figures(metrics.encode()),
         }
     }
 }
@@ -64,18 +65,6 @@ fn ready(readiness: &Readiness) -> Response<Body> {
     json_response(StatusCode::OK, json.to_string().into())
 }
 
-fn live_page() -> Response<Body> {
-    /// Nothing from outside, and nothing but itself may show it.
-    const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; connect-src 'self'; \
-                          form-action 'none'; frame-ancestors 'none'";
-    let mut response = Response::new(full(include_str!("page.html")));
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
-    headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    response
-}
-
 /// The page asks for figures beside itself, so it must lie in a folder.
 fn moved() -> Response<Body> {
     let mut response = Response::new(full(""));
@@ -85,7 +74,7 @@ fn moved() -> Response<Body> {
 }
 
 /// Metrics in Prometheus's text format.
-pub(super) fn page(metrics: String) -> Response<Body> {
+pub(super) fn figures(metrics: String) -> Response<Body> {
     let mut response = Response::new(full(metrics));
     let plain_text = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain_text);

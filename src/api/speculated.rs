@@ -1,6 +1,8 @@
 //! A request that is answered by speculation: its rollouts are started, the server judges it by their first call, and
 //! what they come to is told in the endpoint's own shape.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use http::{Response, StatusCode};
 
@@ -46,7 +48,9 @@ pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job:
         // It would be told to come back for ever.
         Err(NoRoom::Ever) => return Reply::Forward(Reason::Feature("too_many_rollouts")),
     };
-    let mut guard = Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled), _room: taken };
+    let request_id = rollouts.first().map_or_else(|| Arc::from(""), |rollout| Arc::clone(&rollout.id));
+    let mut guard =
+        Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled), request_id, _room: taken };
     let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(|rollout| engine.start(rollout, n)).collect();
     // The server judges a request by its first call, before anything is said to the client.
     let mut first = Vec::with_capacity(running.len());
@@ -58,11 +62,11 @@ pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job:
                 return Reply::Forward(Reason::Refused);
             }
             Some(Err(error)) => {
-                guard.set(Outcome::Failed);
+                guard.fail(&error);
                 return Reply::Ready(rollout_error(&error));
             }
             None => {
-                guard.set(Outcome::Failed);
+                guard.fail(&Vanished);
                 return Reply::Ready(vanished());
             }
         }
@@ -84,13 +88,13 @@ async fn whole(dialect: &dyn Dialect, first: Vec<Delta>, running: Vec<Deltas>, m
             match next {
                 Ok(delta) => output.add(delta),
                 Err(error) => {
-                    guard.set(Outcome::Failed);
+                    guard.fail(&error);
                     return rollout_error(&error);
                 }
             }
         }
         if output.finish.is_none() {
-            guard.set(Outcome::Failed);
+            guard.fail(&Vanished);
             return vanished();
         }
         outputs.push(output);
@@ -101,7 +105,7 @@ async fn whole(dialect: &dyn Dialect, first: Vec<Delta>, running: Vec<Deltas>, m
             json_response(StatusCode::OK, json)
         }
         Err(error) => {
-            guard.set(Outcome::Failed);
+            guard.fail(&error);
             rollout_error(&RolloutError::Text(error))
         }
     }
@@ -121,9 +125,13 @@ fn is_refusal(error: &RolloutError) -> bool {
     error.status().is_some_and(|status| status.is_client_error() && status != StatusCode::TOO_MANY_REQUESTS)
 }
 
-/// The reply to a request whose rollout ended without a word, which only a panic brings about.
+/// A rollout ended without a word, which only a panic brings about.
+#[derive(Debug, thiserror::Error)]
+#[error("the rollout ended unexpectedly")]
+pub(super) struct Vanished;
+
 fn vanished() -> Response<Body> {
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the rollout ended unexpectedly")
+    error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &Vanished.to_string())
 }
 
 /// Counts a request when it is over, also when its client goes away in the middle.
@@ -132,12 +140,19 @@ pub(super) struct Guard {
     timer: Timer,
     /// Absent once the counting is left to somebody else.
     outcome: Option<Outcome>,
+    request_id: Arc<str>,
     _room: Taken,
 }
 
 impl Guard {
     pub(super) fn set(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
+    }
+
+    /// Counts it as failed, and says why.
+    pub(super) fn fail(&mut self, error: &dyn std::error::Error) {
+        tracing::warn!(request_id = &*self.request_id, %error, "a request fails");
+        self.set(Outcome::Failed);
     }
 }
 

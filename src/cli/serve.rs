@@ -11,40 +11,50 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::api::{Door, Limits, Sidecar, SidecarSettings, serve};
-use crate::config::ServeSettings;
+use crate::config::{ServeSettings, TellingSettings};
 use crate::setup::Setup;
-use crate::telemetry::{Metrics, init_tracing};
+use crate::telemetry::{Metrics, Traces, init_tracing};
 use crate::tls::acceptor;
 use crate::upstream::Upstream;
 
 pub(super) fn run(settings: ServeSettings) -> anyhow::Result<()> {
-    init_tracing(&settings.log, settings.log_format).map_err(|error| anyhow!("--log: {error}"))?;
-    settings.target.check().map_err(|error| anyhow!(error))?;
-    let tls = settings.door.tls().map(|tls| acceptor(&tls)).transpose().context("--tls-cert")?;
-    let upstream = Upstream::new(&settings.target.upstream_options())?;
     let metrics = Metrics::register().context("cannot register metrics")?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
+    let TellingSettings { log, log_format, otlp_endpoint } = &settings.telling;
+    let traces = otlp_endpoint.as_ref().map(|url| Traces::start(url, &metrics.spans, runtime.handle().clone()));
+    let traces = traces.transpose().context("--otlp-endpoint")?;
+    init_tracing(log, *log_format, traces.as_ref()).map_err(|error| anyhow!("--log: {error}"))?;
+    let served = runtime.block_on(serve_until_told(settings, metrics));
+    // While there is a runtime to send them.
+    if let Some(traces) = traces {
+        traces.finish();
+    }
+    served
+}
+
+async fn serve_until_told(settings: ServeSettings, metrics: Metrics) -> anyhow::Result<()> {
+    settings.target.check().map_err(|error| anyhow!(error))?;
+    let tls = settings.door.tls().map(|tls| acceptor(&tls)).transpose().context("--tls-cert")?;
+    let upstream = Upstream::new(&settings.target.upstream_options())?;
     raise_file_limit();
-    runtime.block_on(async move {
-        let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
-        setup.insist().await.context("--draft-device cuda")?;
-        let listener = listen(settings.listen).with_context(|| format!("cannot listen on {}", settings.listen))?;
-        let shutdown = shutdown_signal()?;
-        let door = Door { listener, tls };
-        announce(&door)?;
-        let sidecar = Sidecar::start(SidecarSettings {
-            upstream,
-            builder: Arc::new(setup),
-            metrics,
-            limits: Limits::from(&settings.limits),
-            api_key: settings.door.api_key.clone(),
-        });
-        serve(sidecar, door, shutdown, settings.drain_timeout).await;
-        Ok(())
-    })
+    let setup = Setup::new(settings.target.clone(), settings.policy(), upstream.clone(), metrics.clone());
+    setup.insist().await.context("--draft-device cuda")?;
+    let listener = listen(settings.listen).with_context(|| format!("cannot listen on {}", settings.listen))?;
+    let shutdown = shutdown_signal()?;
+    let door = Door { listener, tls };
+    announce(&door)?;
+    let sidecar = Sidecar::start(SidecarSettings {
+        upstream,
+        builder: Arc::new(setup),
+        metrics,
+        limits: Limits::from(&settings.limits),
+        api_key: settings.door.api_key.clone(),
+    });
+    serve(sidecar, door, shutdown, settings.drain_timeout).await;
+    Ok(())
 }
 
 /// A rollout needs a file descriptor for its client and one or two for the server, and the usual limit of 1,024 is one that

@@ -74,6 +74,7 @@ impl Control {
     /// A control plane under which nothing has happened yet.
     #[must_use]
     pub fn new(metrics: ControlMetrics) -> Self {
+        metrics.policy("default");
         let state = State { paused: false, holds: 0, breaks: 0, barrier: None, version: Arc::from("default") };
         Self {
             shared: Arc::new(Shared {
@@ -109,6 +110,7 @@ impl Control {
             let changes = *state.version != *version;
             if changes {
                 state.version = Arc::from(version);
+                self.shared.metrics.policy(version);
             }
             changes
         });

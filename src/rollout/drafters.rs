@@ -5,8 +5,10 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
+use tracing::Instrument;
 
 use super::past::Group;
+use super::traced;
 use crate::draft::{DraftError, DraftRequest, Drafter, ReplayDrafter};
 use crate::speculation::{Proposal, TokenId};
 use crate::telemetry::{DraftMetrics, HistoryMetrics, Timer};
@@ -156,10 +158,12 @@ impl Drafters {
             return Proposal::default();
         };
         let name = drafter.name();
-        let timer = Timer::start();
-        let proposed = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind().await;
+        let (timer, span) = (Timer::start(), traced::proposal(name));
+        let proposing = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind();
+        let proposed = proposing.instrument(span.clone()).await;
         match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(message_of(&*panic)))) {
             Ok(proposal) => {
+                traced::note(&span, "drafts", proposal.drafts.len());
                 if !proposal.drafts.is_empty() {
                     self.metrics.proposed(name, timer);
                 }

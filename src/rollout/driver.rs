@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tokio::sync::mpsc;
+use tracing::{Instrument, Span};
 
 use super::control::{Member, Turn};
 use super::decide::{Decision, Step};
@@ -17,6 +18,7 @@ use super::pace::Pace;
 use super::past::Group;
 use super::recording::Recording;
 use super::sequence::Sequence;
+use super::traced;
 use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
 use crate::speculation::{Entry, Judge, Sampling, Scored, TokenId};
@@ -56,6 +58,8 @@ pub(super) struct Running {
     /// Ids that end the rollout: nothing is worth drafting after them.
     pub(super) ends: Vec<TokenId>,
     pub(super) name: Arc<str>,
+    /// What log lines and traces have of it.
+    pub(super) span: Span,
     /// Committed since the last delta.
     fresh: Vec<Scored>,
     /// What becomes of them in the history.
@@ -71,6 +75,7 @@ impl Running {
     pub(super) fn new(
         shared: Arc<Shared>,
         rollout: Rollout,
+        sample: usize,
         group: Option<Group>,
         events: mpsc::Sender<Result<Delta, RolloutError>>,
     ) -> Self {
@@ -79,6 +84,7 @@ impl Running {
         let rules = &rollout.rules;
         let model_ends = rules.end_tokens.keys().filter(|_| !rules.ignore_eos);
         Self {
+            span: traced::rollout(&rollout.id, sample, rollout.prompt.len(), &rollout.terms.origin.headers),
             member: settings.control.enter(Arc::clone(&rollout.id)),
             pace: Pace::new(shared.monitor.clone(), &rollout.prompt),
             ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
@@ -129,6 +135,7 @@ impl Running {
             self.sequence.abort();
             self.flush().await;
         } else {
+            traced::failed(&self.span, self.sequence.committed(), &error);
             // A listener that has gone does not need to know.
             let _ = self.events.send(Err(error)).await;
         }
@@ -141,11 +148,16 @@ impl Running {
     }
 
     /// Goes on from its first token, or from its prompt, to its end.
-    pub(super) async fn run(mut self, first: Option<(Drawn, Prefill)>) {
+    pub(super) async fn run(self, first: Option<(Drawn, Prefill)>) {
+        let span = self.span.clone();
+        self.go_on(first).instrument(span).await;
+    }
+
+    async fn go_on(mut self, first: Option<(Drawn, Prefill)>) {
         let (deserted, aborted) = (self.deserted(), self.member.aborted());
         let result = tokio::select! {
             biased;
-            () = deserted => return,
+            () = deserted => return traced::ended(&self.span, self.sequence.committed(), "deserted"),
             () = aborted => Err(UpstreamError::Aborted.into()),
             result = self.drive(first) => result,
         };
@@ -168,8 +180,17 @@ impl Running {
             let broken = turn.broken();
             let step = async {
                 match step {
-                    Step::Decode { length, at_least } => self.decode(length, at_least, &turn).await,
-                    Step::Speculate(proposed) => self.speculate(&proposed, &turn).await,
+                    Step::Decode { length, at_least } => {
+                        let (span, before) = (traced::decode(), self.sequence.committed());
+                        let decoded = self.decode(length, at_least, &turn).instrument(span.clone()).await;
+                        traced::note(&span, "tokens", self.sequence.committed() - before);
+                        decoded
+                    }
+                    Step::Speculate(proposed) => {
+                        let name = self.drafters.name(proposed.drafter);
+                        let span = traced::round(name, proposed.proposal.drafts.len());
+                        self.speculate(&proposed, &turn, &span).instrument(span.clone()).await
+                    }
                 }
             };
             tokio::select! {
@@ -242,6 +263,9 @@ impl Running {
         }
         // Before anybody has seen it, who might leave because of it.
         self.remember();
+        if let Some(finish) = self.sequence.finish() {
+            traced::ended(&self.span, self.sequence.committed(), traced::name(finish.reason));
+        }
         let Ok(listener) = self.events.reserve().await else { return false };
         let monitor = &self.pace.monitor;
         monitor.load().allowance.earn(self.fresh.len(), monitor.is_crowded());

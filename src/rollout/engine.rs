@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::control::{Control, Member};
 use super::controller::monitor::Monitor;
@@ -10,6 +11,7 @@ use super::controller::{Choice, Policy, Reason, Speculate};
 use super::drafters::DrafterFactory;
 use super::driver::Running;
 use super::past::Past;
+use super::traced;
 use super::types::{Delta, Rollout, RolloutError};
 use crate::speculation::AcceptanceRule;
 use crate::telemetry::Metrics;
@@ -126,9 +128,9 @@ impl Engine {
         let group = past.and_then(|past| past.of(&rollout, self.capabilities()));
         let mut runs = Vec::with_capacity(n);
         let mut all = Vec::with_capacity(n);
-        for _ in 0..n {
+        for sample in 0..n {
             let (events, deltas) = mpsc::channel(AHEAD);
-            runs.push(Running::new(Arc::clone(&self.shared), rollout.clone(), group.clone(), events));
+            runs.push(Running::new(Arc::clone(&self.shared), rollout.clone(), sample, group.clone(), events));
             all.push(deltas);
         }
         let shared = Arc::clone(&self.shared);
@@ -179,12 +181,13 @@ impl Shared {
             return;
         }
         let gone = futures_util::future::join_all(runs.iter().map(Running::deserted));
-        let Some(first) = runs.first().map(Running::member) else { return };
+        let Some((first, span)) = runs.first().map(|first| (first.member(), &first.span)) else { return };
+        let span = traced::prefill(span, rollout.prompt.len(), runs.len());
         let prefill = tokio::select! {
             biased;
             _ = gone => return,
             () = first.aborted() => None,
-            prefill = self.prefill(rollout, first, runs.len()) => Some(prefill),
+            prefill = self.prefill(rollout, first, runs.len()).instrument(span) => Some(prefill),
         };
         match prefill {
             Some(Ok((drawn, prefill))) => {

@@ -12,6 +12,7 @@ mod past;
 mod recording;
 mod sequence;
 mod speculate;
+mod traced;
 mod types;
 mod versions;
 

@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use tracing::{Instrument, Span};
+
 use super::control::Turn;
 use super::controller::{Costs, Judged, Measurement, Plan, Tails, new_tokens};
 use super::decide::Proposed;
 use super::driver::Running;
+use super::traced;
 use super::types::RolloutError;
 use crate::speculation::{Draft, Observation, Proposal, Row, TailVerdict, Verdict};
 use crate::telemetry::Timer;
@@ -26,8 +29,13 @@ struct Outcome {
 }
 
 impl Running {
-    /// Has a proposal, which is staged, verified and commits what comes of it.
-    pub(super) async fn speculate(&mut self, proposed: &Proposed, turn: &Turn) -> Result<(), RolloutError> {
+    /// Has a proposal, which is staged, verified and commits what comes of it, which `span` is told.
+    pub(super) async fn speculate(
+        &mut self,
+        proposed: &Proposed,
+        turn: &Turn,
+        span: &Span,
+    ) -> Result<(), RolloutError> {
         let Proposed { drafter, ref proposal, drafting, ref under } = *proposed;
         if under.as_ref().is_some_and(|under| under != turn.version()) {
             return Ok(());
@@ -43,7 +51,8 @@ impl Running {
         let (timer, before, started) =
             (Timer::start(), self.pace.monitor.company(), self.pace.monitor.load().started());
         let present = self.pace.monitor.at_server();
-        let evidence = match shared.verifier(strategy).verify(round).await {
+        let verifying = traced::verification(strategy.name());
+        let evidence = match shared.verifier(strategy).verify(round).instrument(verifying.clone()).await {
             Ok(evidence) => evidence,
             Err(error) if error.is_transient() || matches!(error, UpstreamError::Aborted) => return Err(error.into()),
             // The server will not verify, which says nothing of the draft: the rest is decoded plainly.
@@ -55,6 +64,9 @@ impl Running {
             }
         };
         drop(present);
+        traced::note(&verifying, "lost_rows", evidence.lost_rows);
+        traced::note(&verifying, "recomputed", evidence.recomputed);
+        drop(verifying);
         let verification = timer.seconds();
         metrics.verified(strategy.name(), timer);
         metrics.lost_rows.inc_by(evidence.lost_rows as u64);
@@ -88,6 +100,8 @@ impl Running {
         if is_typical {
             monitor.report(Measurement::Round { company, tokens, seconds: drafting + timer.seconds() });
         }
+        traced::note(span, "accepted", outcome.accepted);
+        traced::note(span, "tokens", self.sequence.tokens().len() - start);
         metrics.round(self.drafters.name(drafter), proposal.drafts.len(), outcome.accepted);
         Ok(())
     }

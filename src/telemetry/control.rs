@@ -1,6 +1,6 @@
 //! What is counted of a trainer's control requests.
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use super::metrics::{add, counter, counters};
 
@@ -8,6 +8,7 @@ use super::metrics::{add, counter, counters};
 #[derive(Debug, Clone)]
 pub struct ControlMetrics {
     requests: IntCounterVec,
+    policy: IntGaugeVec,
     /// 1 while generation is paused.
     pub paused: IntGauge,
     /// Rollouts that were aborted by a request.
@@ -21,6 +22,8 @@ pub struct ControlMetrics {
 }
 
 impl ControlMetrics {
+    const LONGEST_VERSION: usize = 64;
+
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
         Ok(Self {
             requests: counters(
@@ -28,6 +31,13 @@ impl ControlMetrics {
                 "sidedraft_control_requests_total",
                 "Control requests that passed through, by route.",
                 &["route"],
+            )?,
+            policy: add(
+                registry,
+                IntGaugeVec::new(
+                    Opts::new("sidedraft_policy_info", "1 for the policy version that the server is believed to have."),
+                    &["version"],
+                )?,
             )?,
             paused: add(registry, IntGauge::new("sidedraft_paused", "1 while generation is paused.")?)?,
             aborted_rollouts: counter(
@@ -51,6 +61,14 @@ impl ControlMetrics {
                 "Verifications thrown away because they were made under an older policy.",
             )?,
         })
+    }
+
+    /// Shows the policy version, of which there is one at a time.
+    pub fn policy(&self, version: &str) {
+        // It is a client's word, and a time series for good.
+        let shown: String = version.chars().take(Self::LONGEST_VERSION).collect();
+        self.policy.reset();
+        self.policy.with_label_values(&[shown]).set(1);
     }
 
     /// Counts a control request to `route`.

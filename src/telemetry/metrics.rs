@@ -11,6 +11,7 @@ use prometheus::{
 use super::control::ControlMetrics;
 use super::figure::{Figure, Kind};
 use super::history::HistoryMetrics;
+use super::spans::SpanMetrics;
 use super::speculation::{DraftMetrics, SpeculationMetrics};
 use super::timer::Timer;
 
@@ -59,6 +60,8 @@ pub struct Metrics {
     pub control: ControlMetrics,
     /// Rollouts that were remembered.
     pub history: HistoryMetrics,
+    /// Spans for a collector.
+    pub spans: SpanMetrics,
 }
 
 impl Metrics {
@@ -74,6 +77,7 @@ impl Metrics {
             draft: DraftMetrics::register(&registry)?,
             control: ControlMetrics::register(&registry)?,
             history: HistoryMetrics::register(&registry)?,
+            spans: SpanMetrics::register(&registry)?,
             registry,
         })
     }

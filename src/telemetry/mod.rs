@@ -1,4 +1,4 @@
-//! Metrics and tracing set-up.
+//! Metrics, log lines and traces.
 
 mod control;
 mod figure;
@@ -6,8 +6,11 @@ mod history;
 mod members;
 mod metrics;
 mod page;
+mod span_export;
+mod spans;
 mod speculation;
 mod timer;
+mod traces;
 mod tracing_setup;
 
 pub use control::ControlMetrics;
@@ -15,6 +18,9 @@ pub use figure::Kind;
 pub use history::HistoryMetrics;
 pub use metrics::{Metrics, Outcome, RequestMetrics};
 pub use page::merge;
+pub use span_export::ExportError;
+pub use spans::SpanMetrics;
 pub use speculation::{DraftMetrics, SpeculationMetrics};
 pub use timer::Timer;
+pub use traces::{Traces, join};
 pub use tracing_setup::{LogFormat, init_tracing};

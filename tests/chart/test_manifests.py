@@ -2,28 +2,47 @@
 
 import json
 import subprocess
+import sys
 import unittest
+from pathlib import Path
 
 import helm_python as helm
 import kubernetes_validate
 import yaml
-from render import CHART, EXAMPLES, GOLDEN, PAGE, container, golden, manifest, manifests, page, render, values
+from render import CHART, EXAMPLES, GOLDEN, HERE, PAGE, container, golden, manifest, manifests, page, render, values
 from sidecar import BINARY
 
 KUBERNETES = ["1.29", "1.30", "1.31", "1.32", "1.33", "1.34", "1.35", "1.36", "1.37"]
+# An example that needs a newer one.
+SINCE = {"shared-gpu.yaml": "1.34"}
 # Resources of the Prometheus operator, of which Kubernetes has no schema. The golden files show them.
 CUSTOM = "monitoring.coreos.com/v1"
+
+
+def lint(example: Path, kubernetes: str) -> list[str]:
+    """What the linter has against an example on a cluster of that version."""
+    report = helm.lint(CHART, values(example), strict=True, kube_version=f"v{kubernetes}.0")
+    return report["errors"] + [message["error"] for message in report["messages"] if message["severity"] > 1]
+
+
+def clusters(example: Path) -> list[str]:
+    return KUBERNETES[KUBERNETES.index(SINCE.get(example.name, KUBERNETES[0])) :]
 
 
 class Manifests(unittest.TestCase):
     def test_the_linter_has_nothing_to_say(self):
         for example in EXAMPLES:
-            for version in KUBERNETES:
+            for version in clusters(example):
                 with self.subTest(example=example.name, kubernetes=version):
-                    report = helm.lint(CHART, values(example), strict=True, kube_version=f"v{version}.0")
-                    self.assertEqual(report["errors"], [])
-                    said = [message["error"] for message in report["messages"] if message["severity"] > 1]
-                    self.assertEqual(said, [])
+                    self.assertEqual(lint(example, version), [])
+
+    def test_a_cluster_that_is_too_old_for_what_is_asked_is_named(self):
+        # The linter goes on where a template fails by itself, and says so on standard error.
+        lints = "from test_manifests import *; lint(CHART / 'examples' / 'shared-gpu.yaml', sys.argv[1])"
+        for version, is_named in ("1.33", True), ("1.34", False):
+            ran = subprocess.run([sys.executable, "-c", lints, version], cwd=HERE, capture_output=True, text=True, check=True)
+            wanted = f"sidedraft.gpu.mode shared needs Kubernetes 1.34, and this is v{version}.0"
+            self.assertEqual(wanted in ran.stderr, is_named, ran.stderr)
 
     def test_each_example_renders_as_committed(self):
         for example in EXAMPLES:
@@ -42,7 +61,7 @@ class Manifests(unittest.TestCase):
             for each in manifests(render(values(example))):
                 if each["apiVersion"] == CUSTOM:
                     continue
-                for version in KUBERNETES:
+                for version in clusters(example):
                     with self.subTest(example=example.name, kind=each["kind"], kubernetes=version):
                         used = kubernetes_validate.validate(each, version, strict=True)
                         self.assertEqual(kubernetes_validate.utils.major_minor(used), version)
@@ -116,11 +135,46 @@ class Manifests(unittest.TestCase):
                             self.assertGreater(context["runAsUser"], 0)
                             self.assertIs(context["readOnlyRootFilesystem"], True)
 
+    def test_a_gpu_is_nobodys_sidedrafts_or_both_containers(self):
+        def resources(example: str) -> tuple[dict, dict, dict]:
+            deployment = manifest(values(CHART / "examples" / example), "Deployment")
+            both = [container(deployment, name) for name in ("sidedraft", "vllm")]
+            self.assertEqual("--draft-device=auto" in both[0]["args"], example != "sidecar.yaml")
+            return *(each["resources"] for each in both), deployment["spec"]["template"]["spec"]
+
+        own, vllm, pod = resources("sidecar.yaml")
+        self.assertNotIn("nvidia.com/gpu", own["limits"])
+        self.assertEqual((vllm, pod.get("resourceClaims")), ({"limits": {"nvidia.com/gpu": "1"}}, None))
+        own, vllm, pod = resources("gpu.yaml")
+        self.assertEqual(own["limits"], {"memory": "8Gi", "nvidia.com/gpu": "1"})
+        self.assertEqual((vllm, pod.get("resourceClaims")), ({"limits": {"nvidia.com/gpu": "1"}}, None))
+        own, vllm, pod = resources("shared-gpu.yaml")
+        self.assertEqual(vllm, {"claims": [{"name": "gpu"}]})
+        self.assertEqual((own["claims"], own["limits"]), ([{"name": "gpu"}], {"memory": "4Gi"}))
+        self.assertEqual(pod["resourceClaims"], [{"name": "gpu", "resourceClaimTemplateName": "one-gpu"}])
+
+    def test_where_clients_speak_tls_so_do_the_probes_the_monitor_and_the_test_pod(self):
+        secured = values(CHART / "examples" / "secured.yaml")
+        found = container(manifest(secured, "Deployment"), "sidedraft")
+        for kind in "startup", "liveness", "readiness":
+            self.assertEqual(found[f"{kind}Probe"]["httpGet"]["scheme"], "HTTPS")
+        folders = {mount["mountPath"] for mount in found["volumeMounts"]}
+        read = [flag.split("=")[1].rsplit("/", 1)[0] for flag in found["args"] if "=/etc/" in flag]
+        self.assertEqual((len(read), set(read) - folders), (5, set()))
+        (endpoint,) = manifest(secured, "PodMonitor")["spec"]["podMetricsEndpoints"]
+        self.assertEqual((endpoint["scheme"], endpoint["authorization"]["credentials"]["name"]), ("https", "sidedraft-key"))
+        pod = yaml.safe_load(render(secured)["tests/serves.yaml"])["spec"]["containers"][0]
+        self.assertIn("url=https://demo-sidedraft:8000", pod["args"][0])
+        self.assertEqual(pod["env"][0]["valueFrom"]["secretKeyRef"]["name"], "sidedraft-key")
+
     def test_keys_come_from_secrets_only(self):
         deployment = manifest(values(CHART / "examples" / "production.yaml"), "Deployment")
         for name, variable in ("sidedraft", "SIDEDRAFT_UPSTREAM_API_KEY"), ("vllm", "VLLM_API_KEY"):
             (given,) = [each for each in container(deployment, name)["env"] if each["name"] == variable]
             self.assertEqual(given["valueFrom"]["secretKeyRef"], {"name": "vllm-api-key", "key": "api-key"})
+        secured = container(manifest(values(CHART / "examples" / "secured.yaml"), "Deployment"), "sidedraft")
+        (given,) = [each for each in secured["env"] if each["name"] == "SIDEDRAFT_API_KEY"]
+        self.assertEqual(given["valueFrom"]["secretKeyRef"], {"name": "sidedraft-key", "key": "api-key"})
 
     def test_every_value_is_documented_and_in_the_schema(self):
         schema = json.loads((CHART / "values.schema.json").read_text())

@@ -6,7 +6,7 @@ import unittest
 
 import promql_parser
 import yaml
-from registered import registered
+from registered import SOURCE, registered
 from render import CHART, manifests, render, values
 from sidecar import get, healthy_upstream, sidecar
 
@@ -20,12 +20,23 @@ ADDED = {"pod", "namespace", "le", "engine"}
 SERIES = ("_bucket", "_sum", "_count")
 
 
-def family(name: str) -> str:
+def family(name: str, known: dict | None = None) -> str:
     """The metric that a series belongs to."""
+    known = registered() if known is None else known
     for suffix in SERIES:
-        if name.endswith(suffix) and name.removesuffix(suffix) in registered():
+        if name.endswith(suffix) and name.removesuffix(suffix) in known:
             return name.removesuffix(suffix)
     return name
+
+
+def unknown(text: str, known: dict) -> set[str]:
+    """Series that a text asks for, and that belong to none of the known metrics."""
+    return {name for name in OURS.findall(text) if family(name, known) not in known}
+
+
+def renamed(metric: str) -> dict:
+    """What the code would register, had somebody renamed a metric there and nowhere else."""
+    return {f"{name}_anew" if name == metric else name: of for name, of in registered().items()}
 
 
 def parsed(expression: str) -> promql_parser.Expr:
@@ -43,9 +54,14 @@ class Dashboard(unittest.TestCase):
         self.dashboard = json.loads(self.text)
 
     def test_every_metric_is_one_that_the_code_registers(self):
-        asked = set(OURS.findall(self.text))
-        self.assertGreater(len(asked), 20)
-        self.assertEqual({name for name in asked if family(name) not in registered()}, set())
+        self.assertGreater(len(set(OURS.findall(self.text))), 20)
+        self.assertEqual(unknown(self.text, registered()), set())
+
+    def test_a_metric_that_is_renamed_in_the_code_alone_is_noticed(self):
+        for metric in sorted({family(name) for name in OURS.findall(self.text)}):
+            with self.subTest(metric=metric):
+                missing = unknown(self.text, renamed(metric))
+                self.assertEqual({family(name) for name in missing}, {metric})
 
     def test_histograms_are_asked_for_by_their_series_and_others_by_their_name(self):
         for name in set(OURS.findall(self.text)):
@@ -87,7 +103,22 @@ class Dashboard(unittest.TestCase):
         self.assertEqual(found["metadata"]["labels"]["grafana_dashboard"], "1")
 
 
+class Page(unittest.TestCase):
+    """The sidecar's own page asks for metrics by name, too."""
+
+    def test_every_metric_is_one_that_the_code_registers(self):
+        text = (SOURCE / "api" / "page" / "figures.js").read_text()
+        self.assertGreater(len(set(OURS.findall(text))), 15)
+        self.assertEqual(unknown(text, registered()), set())
+        self.assertIn("sidedraft_steps_total", unknown(text, renamed("sidedraft_steps_total")))
+
+
 class Alerts(unittest.TestCase):
+    def test_a_metric_that_is_renamed_in_the_code_alone_is_noticed(self):
+        text = (CHART / "alerts" / "sidedraft.yaml").read_text()
+        self.assertEqual(unknown(text, registered()), set())
+        self.assertEqual(unknown(text, renamed("sidedraft_paused")), {"sidedraft_paused"})
+
     def test_every_metric_and_label_is_one_that_the_code_registers(self):
         (group,) = yaml.safe_load((CHART / "alerts" / "sidedraft.yaml").read_text())["groups"]
         for rule in group["rules"]:

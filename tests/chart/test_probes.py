@@ -1,5 +1,6 @@
 """The chart's probes and its test pod, asked of the binary with and without a server."""
 
+import os
 import shutil
 import subprocess
 import unittest
@@ -35,6 +36,20 @@ class Probes(unittest.TestCase):
     def test_startup_and_liveness_ask_a_route_of_the_sidecars_own(self):
         for kind in "startup", "liveness":
             self.assertEqual(self.container[f"{kind}Probe"]["httpGet"]["path"], "/sidedraft/live")
+
+    @unittest.skipUnless(shutil.which("curl"), "the pod has a curl of its own, this machine has none")
+    def test_the_test_pod_brings_the_key_and_trusts_whoever_answers(self):
+        pod = yaml.safe_load(render(values(CHART / "examples" / "secured.yaml"))["tests/serves.yaml"])
+        (script,) = pod["spec"]["containers"][0]["args"]
+        flags = "--drafter=off", "--api-key=open-sesame"
+        with healthy_upstream() as upstream, sidecar(upstream, *flags) as url:
+            there = script.replace("https://demo-sidedraft:8000", url)
+            self.assertNotEqual(there, script)
+            command = [*pod["spec"]["containers"][0]["command"], there]
+            variables = {"PATH": os.environ["PATH"], "KEY": "open-sesame"}
+            ran = subprocess.run(command, capture_output=True, text=True, timeout=60, env=variables)
+        self.assertEqual(ran.returncode, 0, ran.stderr)
+        self.assertIn("sidedraft_upstream_ready 1", ran.stdout)
 
     @unittest.skipUnless(shutil.which("curl"), "the pod has a curl of its own, this machine has none")
     def test_the_test_pod_finds_a_sidecar_that_serves(self):

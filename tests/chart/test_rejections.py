@@ -41,6 +41,13 @@ WRONG = [
     ("sidedraft.upstream", "http://vllm:8000", "sidedraft.upstream is for mode standalone"),
     ("sidedraft.extraArgs", ["--listen=0.0.0.0:1"], "sidedraft.extraArgs repeats --listen"),
     ("sidedraft.extraArgs", ["--upstream-api-key=k"], "use apiKey.existingSecret"),
+    ("sidedraft.extraArgs", ["--api-key=k"], "sidedraft.apiKey.existingSecret"),
+    ("sidedraft.gpu.mode", "maybe", "at '/sidedraft/gpu/mode': value must be one of 'none', 'own', 'shared'"),
+    ("sidedraft.gpu", {"mode": "own", "resource": "gpu"}, "at '/sidedraft/gpu/resource'"),
+    ("sidedraft.gpu.mode", "shared", "needs sidedraft.gpu.claimTemplate"),
+    ("sidedraft.otlpEndpoint", "collector:4317", "at '/sidedraft/otlpEndpoint'"),
+    ("sidedraft.tls.existingsecret", "s", "at '/sidedraft/tls': additional properties 'existingsecret' not allowed"),
+    ("sidedraft.tls.upstreamClientSecret", "s", "are about TLS, and sidedraft.upstream is not https"),
 ]
 
 
@@ -67,6 +74,12 @@ class Rejections(unittest.TestCase):
 
     def test_a_draft_model_that_is_to_draft_alone_must_be_there(self):
         self.refused(given(STANDALONE, "sidedraft.drafter", "neural"), "needs sidedraft.draftModel.path")
+
+    def test_a_gpu_needs_a_draft_model_and_one_that_is_shared_a_vllm_to_share_with(self):
+        self.refused(given(STANDALONE, "sidedraft.gpu.mode", "own"), "needs sidedraft.draftModel.path")
+        shared = {"mode": "shared", "claimTemplate": "gpu"}
+        alone = given(given(STANDALONE, "sidedraft.draftModel.path", "/m"), "sidedraft.gpu", shared)
+        self.refused(alone, "there is no vLLM in the pod to share with")
 
     def test_pods_are_scraped_once(self):
         both = given(given(SIDECAR, "serviceMonitor.enabled", True), "podMonitor.enabled", True)

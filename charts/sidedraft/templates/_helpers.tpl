@@ -62,6 +62,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
     {{- fail "terminationGracePeriodSeconds must be longer than sidedraft.drainTimeoutSeconds and five" }}
   {{- end }}
 {{- end }}
+{{- $own := $values.sidedraft }}
+{{- if ne $own.gpu.mode "none" }}
+  {{- $_ := required (printf "sidedraft.gpu.mode %s needs sidedraft.draftModel.path: nothing else computes on a GPU" $own.gpu.mode) $own.draftModel.path }}
+{{- end }}
+{{- if eq $own.gpu.mode "shared" }}
+  {{- if ne $values.mode "sidecar" }}
+    {{- fail "sidedraft.gpu.mode shared is for mode sidecar: there is no vLLM in the pod to share with" }}
+  {{- end }}
+  {{- $_ := required "sidedraft.gpu.mode shared needs sidedraft.gpu.claimTemplate: a ResourceClaimTemplate of the namespace" $own.gpu.claimTemplate }}
+  {{- if semverCompare "<1.34.0-0" .Capabilities.KubeVersion.Version }}
+    {{- fail (printf "sidedraft.gpu.mode shared needs Kubernetes 1.34, and this is %s" .Capabilities.KubeVersion.Version) }}
+  {{- end }}
+{{- end }}
+{{- if and (or $own.tls.upstreamCA.existingSecret $own.tls.upstreamClientSecret) (not (hasPrefix "https://" $own.upstream)) }}
+  {{- fail "sidedraft.tls.upstreamCA and upstreamClientSecret are about TLS, and sidedraft.upstream is not https" }}
+{{- end }}
 {{- if and (eq (toString $values.sidedraft.drafter) "neural") (not $values.sidedraft.draftModel.path) }}
   {{- fail "sidedraft.drafter neural needs sidedraft.draftModel.path" }}
 {{- end }}
@@ -81,6 +97,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if $own.draftModel.path }}
 {{- $args = append $args (printf "--draft-model=%s" $own.draftModel.path) }}
 {{- with $own.draftModel.precision }}{{ $args = append $args (printf "--draft-precision=%s" .) }}{{ end }}
+{{- if ne $own.gpu.mode "none" }}{{ $args = append $args "--draft-device=auto" }}{{ end }}
 {{- $args = append $args (printf "--draft-threads=%d" (int $own.draftModel.threads)) }}
 {{- $args = append $args (printf "--draft-cache-mib=%d" (int $own.draftModel.cacheMiB)) }}
 {{- end }}
@@ -92,12 +109,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $args = append $args (printf "--drain-timeout=%v" $own.drainTimeoutSeconds) }}
 {{- $args = append $args (printf "--log=%s" $own.log) }}
 {{- $args = append $args (printf "--log-format=%s" $own.logFormat) }}
+{{- with $own.otlpEndpoint }}{{ $args = append $args (printf "--otlp-endpoint=%s" .) }}{{ end }}
+{{- if $own.tls.existingSecret }}
+{{- $args = concat $args (list "--tls-cert=/etc/sidedraft/tls/tls.crt" "--tls-key=/etc/sidedraft/tls/tls.key") }}
+{{- end }}
+{{- if $own.tls.upstreamCA.existingSecret }}
+{{- $args = append $args (printf "--upstream-ca=/etc/sidedraft/upstream-ca/%s" $own.tls.upstreamCA.key) }}
+{{- end }}
+{{- if $own.tls.upstreamClientSecret }}
+{{- $args = concat $args (list "--upstream-cert=/etc/sidedraft/upstream-client/tls.crt" "--upstream-key=/etc/sidedraft/upstream-client/tls.key") }}
+{{- end }}
 {{- $set := list }}
 {{- range $args }}{{ $set = append $set (splitList "=" . | first) }}{{ end }}
 {{- range $own.extraArgs }}
 {{- $flag := splitList "=" . | first }}
 {{- if has $flag (list "--upstream-api-key" "--api-key") }}
-{{- fail "a key among sidedraft.extraArgs could be read by everybody: use apiKey.existingSecret, or a secret in sidedraft.extraEnv" }}
+{{- fail "a key among sidedraft.extraArgs could be read by everybody: use apiKey.existingSecret (vLLM's) or sidedraft.apiKey.existingSecret" }}
 {{- end }}
 {{- if has $flag $set }}
 {{- fail (printf "sidedraft.extraArgs repeats %s, which the chart sets from the other values" $flag) }}
@@ -118,11 +145,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   command: [sidedraft]
   args:
     {{- include "sidedraft.args" . | nindent 4 }}
-  {{- if or .Values.apiKey.existingSecret $own.extraEnv }}
+  {{- $onGpu := ne $own.gpu.mode "none" }}
+  {{- if or .Values.apiKey.existingSecret $own.apiKey.existingSecret $onGpu $own.extraEnv }}
   env:
     {{- if .Values.apiKey.existingSecret }}
     - name: SIDEDRAFT_UPSTREAM_API_KEY
-      {{- include "sidedraft.apiKey" . | nindent 6 }}
+      {{- include "sidedraft.fromSecret" .Values.apiKey | nindent 6 }}
+    {{- end }}
+    {{- if $own.apiKey.existingSecret }}
+    - name: SIDEDRAFT_API_KEY
+      {{- include "sidedraft.fromSecret" $own.apiKey | nindent 6 }}
+    {{- end }}
+    {{- if $onGpu }}
+    # Compiled kernels, which a restart then finds
+    - name: XDG_CACHE_HOME
+      value: /var/cache/sidedraft
     {{- end }}
     {{- with $own.extraEnv }}
     {{- toYaml . | nindent 4 }}
@@ -133,11 +170,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
       containerPort: {{ $own.port }}
       protocol: TCP
   startupProbe:
-    {{- toYaml $own.startupProbe | nindent 4 }}
+    {{- include "sidedraft.probe" (dict "probe" $own.startupProbe "tls" $own.tls) | nindent 4 }}
   livenessProbe:
-    {{- toYaml $own.livenessProbe | nindent 4 }}
+    {{- include "sidedraft.probe" (dict "probe" $own.livenessProbe "tls" $own.tls) | nindent 4 }}
   readinessProbe:
-    {{- toYaml $own.readinessProbe | nindent 4 }}
+    {{- include "sidedraft.probe" (dict "probe" $own.readinessProbe "tls" $own.tls) | nindent 4 }}
   {{- /* Time for the cluster to stop sending connections. Kubernetes 1.29 has no such hook by default. */}}
   {{- if and (eq .Values.mode "standalone") (semverCompare ">=1.30.0-0" .Capabilities.KubeVersion.Version) }}
   lifecycle:
@@ -145,7 +182,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
       sleep:
         seconds: 5
   {{- end }}
-  {{- with $own.resources }}
+  {{- $resources := deepCopy $own.resources }}
+  {{- if eq $own.gpu.mode "own" }}
+  {{- $resources = merge (dict "limits" (dict $own.gpu.resource (toString $own.gpu.count))) $resources }}
+  {{- else if eq $own.gpu.mode "shared" }}
+  {{- $resources = merge (dict "claims" (list (dict "name" "gpu"))) $resources }}
+  {{- end }}
+  {{- with $resources }}
   resources:
     {{- toYaml . | nindent 4 }}
   {{- end }}
@@ -153,12 +196,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   securityContext:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- if or .Values.models.volume $own.extraVolumeMounts }}
+  {{- $secrets := include "sidedraft.secretMounts" . | fromYamlArray }}
+  {{- if or .Values.models.volume $secrets $onGpu $own.extraVolumeMounts }}
   volumeMounts:
     {{- if .Values.models.volume }}
     - name: models
       mountPath: {{ .Values.models.mountPath }}
       readOnly: true
+    {{- end }}
+    {{- range $secrets }}
+    - name: {{ .name }}
+      mountPath: /etc/sidedraft/{{ .name }}
+      readOnly: true
+    {{- end }}
+    {{- if $onGpu }}
+    - name: kernels
+      mountPath: /var/cache/sidedraft
     {{- end }}
     {{- with $own.extraVolumeMounts }}
     {{- toYaml . | nindent 4 }}
@@ -166,11 +219,56 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
   {{- end }}
 {{- end }}
 
-{{- define "sidedraft.apiKey" -}}
+{{/* The value of a variable. Takes {existingSecret, key}. */}}
+{{- define "sidedraft.fromSecret" -}}
 valueFrom:
   secretKeyRef:
-    name: {{ .Values.apiKey.existingSecret }}
-    key: {{ .Values.apiKey.key }}
+    name: {{ .existingSecret }}
+    key: {{ .key }}
+{{- end }}
+
+{{/* A probe, over TLS where that is spoken. Takes {probe, tls}. */}}
+{{- define "sidedraft.probe" -}}
+{{- $probe := deepCopy .probe }}
+{{- if and .tls.existingSecret $probe.httpGet }}
+{{- $_ := set $probe.httpGet "scheme" "HTTPS" }}
+{{- end }}
+{{- toYaml $probe }}
+{{- end }}
+
+{{/* Volumes of secrets that Sidedraft reads, as a YAML list of {name, secret}. */}}
+{{- define "sidedraft.secretMounts" -}}
+{{- $tls := .Values.sidedraft.tls }}
+{{- $mounts := list }}
+{{- with $tls.existingSecret }}{{ $mounts = append $mounts (dict "name" "tls" "secret" .) }}{{ end }}
+{{- with $tls.upstreamCA.existingSecret }}{{ $mounts = append $mounts (dict "name" "upstream-ca" "secret" .) }}{{ end }}
+{{- with $tls.upstreamClientSecret }}{{ $mounts = append $mounts (dict "name" "upstream-client" "secret" .) }}{{ end }}
+{{- toYaml $mounts }}
+{{- end }}
+
+{{- define "sidedraft.scheme" -}}
+{{- ternary "https" "http" (ne .Values.sidedraft.tls.existingSecret "") }}
+{{- end }}
+
+{{/* What a monitor adds to the port of an endpoint. Takes the root, and an interval. */}}
+{{- define "sidedraft.endpoint" -}}
+- port: http
+  path: /metrics
+  interval: {{ .interval }}
+  {{- with .root.Values.sidedraft.tls.existingSecret }}
+  scheme: https
+  tlsConfig:
+    # Pods are asked by their addresses, which no certificate names
+    insecureSkipVerify: true
+  {{- end }}
+  {{- with .root.Values.sidedraft.apiKey }}
+  {{- if .existingSecret }}
+  authorization:
+    credentials:
+      name: {{ .existingSecret }}
+      key: {{ .key }}
+  {{- end }}
+  {{- end }}
 {{- end }}
 
 {{/* The vLLM of mode sidecar. */}}
@@ -190,7 +288,7 @@ valueFrom:
   env:
     {{- if .Values.apiKey.existingSecret }}
     - name: VLLM_API_KEY
-      {{- include "sidedraft.apiKey" . | nindent 6 }}
+      {{- include "sidedraft.fromSecret" .Values.apiKey | nindent 6 }}
     {{- end }}
     {{- with $vllm.extraEnv }}
     {{- toYaml . | nindent 4 }}
@@ -212,7 +310,17 @@ valueFrom:
       exec:
         command: [sleep, {{ $vllm.drainSeconds | quote }}]
   {{- end }}
-  {{- with $vllm.resources }}
+  {{- $resources := deepCopy $vllm.resources }}
+  {{- if eq .Values.sidedraft.gpu.mode "shared" }}
+  {{- range $kind := list "limits" "requests" }}
+  {{- if hasKey $resources $kind }}
+  {{- $rest := omit (index $resources $kind) $.Values.sidedraft.gpu.resource }}
+  {{- $resources = ternary (set $resources $kind $rest) (omit $resources $kind) (gt (len $rest) 0) }}
+  {{- end }}
+  {{- end }}
+  {{- $resources = merge (dict "claims" (list (dict "name" "gpu"))) $resources }}
+  {{- end }}
+  {{- with $resources }}
   resources:
     {{- toYaml . | nindent 4 }}
   {{- end }}
