@@ -5,13 +5,15 @@ use futures_util::StreamExt;
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::error::{error_response, json_response, rollout_error};
+use super::error::{internal_error, json_response, rollout_error};
 use super::events;
 use super::limits::{NoRoom, Room, Taken};
 use super::reason::Reason;
+use super::refusal::Refusal;
 use super::reply::{Dialect, Output};
+use super::stopping::Stopping;
 use crate::rollout::{Delta, Deltas, Engine, Rollout, RolloutError};
-use crate::telemetry::{Metrics, Outcome, Timer};
+use crate::telemetry::{Metrics, Outcome, PanicMetrics, Timer};
 
 /// A request that can be speculated.
 pub(super) struct Job {
@@ -33,8 +35,26 @@ pub(super) enum Reply {
     Forward(Reason),
 }
 
-/// Runs a request's rollouts.
-pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job: Job, timer: Timer) -> Reply {
+/// What all requests share.
+#[derive(Clone, Copy)]
+pub(super) struct Common<'a> {
+    pub(super) metrics: &'a Metrics,
+    pub(super) room: &'a Room,
+    pub(super) stopping: &'a Stopping,
+}
+
+/// Runs a request's rollouts, or as much of them as comes before the sidecar is stopped.
+pub(super) async fn answer(engine: &Engine, common: Common<'_>, job: Job, timer: Timer) -> Reply {
+    let mut stopping = common.stopping.clone();
+    tokio::select! {
+        biased;
+        reply = run(engine, common, job, timer) => reply,
+        () = stopping.reached() => Reply::Ready(Refusal::Stopping.response()),
+    }
+}
+
+async fn run(engine: &Engine, common: Common<'_>, job: Job, timer: Timer) -> Reply {
+    let Common { metrics, room, stopping } = common;
     let Job { rollouts, n, stream, dialect } = job;
     let max_model_len = engine.capabilities().max_model_len;
     if rollouts.iter().any(|rollout| rollout.prompt.is_empty() || rollout.prompt.len() >= max_model_len) {
@@ -46,7 +66,7 @@ pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job:
         // It would be told to come back for ever.
         Err(NoRoom::Ever) => return Reply::Forward(Reason::Feature("too_many_rollouts")),
     };
-    let mut guard = Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled), _room: taken };
+    let mut guard = Guard::new(metrics.clone(), timer, stopping.clone(), taken);
     let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(|rollout| engine.start(rollout, n)).collect();
     // The server judges a request by its first call, before anything is said to the client.
     let mut first = Vec::with_capacity(running.len());
@@ -123,7 +143,7 @@ fn is_refusal(error: &RolloutError) -> bool {
 
 /// The reply to a request whose rollout ended without a word, which only a panic brings about.
 fn vanished() -> Response<Body> {
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", "the rollout ended unexpectedly")
+    internal_error("the rollout ended unexpectedly")
 }
 
 /// Counts a request when it is over, also when its client goes away in the middle.
@@ -132,19 +152,37 @@ pub(super) struct Guard {
     timer: Timer,
     /// Absent once the counting is left to somebody else.
     outcome: Option<Outcome>,
+    stopping: Stopping,
     _room: Taken,
 }
 
 impl Guard {
+    /// A request that was cancelled, unless something else is set.
+    pub(super) fn new(metrics: Metrics, timer: Timer, stopping: Stopping, room: Taken) -> Self {
+        Self { metrics, timer, outcome: Some(Outcome::Cancelled), stopping, _room: room }
+    }
+
     pub(super) fn set(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
+    }
+
+    /// Hears of the end of a drain.
+    pub(super) fn stopping(&self) -> Stopping {
+        self.stopping.clone()
+    }
+
+    /// Panics are counted here.
+    pub(super) fn panics(&self) -> &PanicMetrics {
+        &self.metrics.panics
     }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(outcome) = self.outcome {
-            self.metrics.requests.finished(outcome, self.timer);
-        }
+        // Whoever catches a panic counts the request.
+        let Some(outcome) = self.outcome.filter(|_| !std::thread::panicking()) else { return };
+        let is_dropped_here = outcome == Outcome::Cancelled && self.stopping.is_now();
+        let outcome = if is_dropped_here { Outcome::Refused(Refusal::Stopping.name()) } else { outcome };
+        self.metrics.requests.finished(outcome, self.timer);
     }
 }

@@ -1,6 +1,5 @@
 //! The drafters of one rollout.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use futures_util::FutureExt;
 use super::past::Group;
 use crate::draft::{DraftError, DraftRequest, Drafter, ReplayDrafter};
 use crate::speculation::{Proposal, TokenId};
-use crate::telemetry::{DraftMetrics, HistoryMetrics, Timer};
+use crate::telemetry::{DraftMetrics, HistoryMetrics, Timer, message_of};
 
 /// Makes the drafters of a new rollout.
 pub trait DrafterFactory: Send + Sync {
@@ -158,7 +157,8 @@ impl Drafters {
         let name = drafter.name();
         let timer = Timer::start();
         let proposed = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind().await;
-        match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(message_of(&*panic)))) {
+        match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(format!("it panicked: {}", message_of(&*panic)))))
+        {
             Ok(proposal) => {
                 if !proposal.drafts.is_empty() {
                     self.metrics.proposed(name, timer);
@@ -176,11 +176,4 @@ impl Drafters {
             }
         }
     }
-}
-
-/// What a panic said.
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.as_deref().unwrap_or("without a word"))
 }

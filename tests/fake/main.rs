@@ -36,6 +36,7 @@ mod lost_rows;
 mod metrics;
 mod outages;
 mod own_routes;
+mod panics;
 mod pauses;
 mod policy_updates;
 mod replies;
