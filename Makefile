@@ -38,6 +38,32 @@ conformance: ## Ask a real vLLM the same things directly and through the sidecar
 	cargo build --locked
 	$(TARGET) with float32 -- python3 tests/conformance/conformance.py --binary target/debug/sidedraft $(CONFORMANCE_FLAGS)
 
+.PHONY: reliability
+reliability: ## Run the fault matrix, in front of the fake and of real vLLMs, and write its table into docs/reliability.md (10 minutes)
+	$(TARGET) setup
+	cargo test --locked --test reliability --no-run
+	read -r python gguf model < <($(TARGET) paths | python3 -c 'import json; print(*map(json.loads(input()).get, ("python", "gguf", "model")))'); \
+		SIDEDRAFT_TARGET_PYTHON=$$python SIDEDRAFT_TARGET_GGUF=$$gguf SIDEDRAFT_TARGET_MODEL_DIR=$$model \
+		cargo test --locked --test reliability -- --table --write docs/reliability.md $(RELIABILITY_FLAGS)
+
+SOAK_SECONDS ?= 600
+
+.PHONY: soak
+soak: ## Load the sidecar for ten minutes (SOAK_SECONDS) and fail if its memory, files or tasks grow
+	cargo test --locked --test reliability -- --soak $(SOAK_SECONDS)
+
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: ## Fuzz request bodies, SSE streams and upstream replies, a minute (FUZZ_SECONDS) each, from fuzz/seeds
+	cd fuzz && cargo build --release --locked
+	cd fuzz && for target in request events reply; do \
+		mkdir -p corpus/$$target artifacts/$$target; \
+		cargo run --release --locked --quiet --bin $$target -- -max_total_time=$(FUZZ_SECONDS) -seed=1 -max_len=4096 \
+			-timeout=10 -dict=json.dict -artifact_prefix=artifacts/$$target/ -print_final_stats=1 \
+			corpus/$$target seeds/$$target; \
+	done
+
 .PHONY: gpu-tests
 gpu-tests: ## Build what tests/gpu/run.sh needs on a machine with a GPU and no Rust: target/gpu
 	mkdir -p target/gpu

@@ -19,6 +19,7 @@ KINDS = {
     "sidedraft::allocations": "allocations",
     "sidedraft::fake": "fake",
     "sidedraft::fake_selftest": "fake",
+    "sidedraft::reliability": "reliability",
     "sidedraft::simulated": "simulated",
     "sidedraft::real": "real",
 }

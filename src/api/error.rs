@@ -35,6 +35,18 @@ pub(super) fn error_response(status: StatusCode, kind: &str, message: &str) -> R
     json_response(status, error_json(status, kind, message))
 }
 
+/// The reply to a request that met a mistake in this program.
+pub(super) fn internal_error(message: &str) -> Response<Body> {
+    error_response(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, message)
+}
+
+/// The body of the event that says the same in the middle of a stream.
+pub(super) fn internal_error_event(message: &str) -> Bytes {
+    error_json(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL, message)
+}
+
+const INTERNAL: &str = "InternalServerError";
+
 /// A reply with a JSON body.
 pub(super) fn json_response(status: StatusCode, json: Bytes) -> Response<Body> {
     let mut response = Response::new(full(json));
@@ -66,9 +78,7 @@ pub(super) fn upstream_error(error: &UpstreamError) -> Response<Body> {
 pub(super) fn rollout_error(error: &RolloutError) -> Response<Body> {
     match error {
         RolloutError::Upstream(error) => upstream_error(error),
-        RolloutError::Text(error) => {
-            error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &error.to_string())
-        }
+        RolloutError::Text(error) => internal_error(&error.to_string()),
     }
 }
 
@@ -82,8 +92,6 @@ pub(super) fn rollout_error_event(error: &RolloutError) -> Bytes {
             refusal.body.clone()
         }
         RolloutError::Upstream(_) => error_json(StatusCode::BAD_GATEWAY, "BadGatewayError", &error.to_string()),
-        RolloutError::Text(_) => {
-            error_json(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &error.to_string())
-        }
+        RolloutError::Text(_) => internal_error_event(&error.to_string()),
     }
 }

@@ -8,11 +8,13 @@ use futures_util::stream::{self, BoxStream};
 use http::{HeaderValue, Response, header};
 
 use super::body::{Body, streamed};
-use super::error::{error_json, rollout_error_event};
+use super::error::{error_json, internal_error_event, rollout_error_event};
+use super::refusal::Refusal;
 use super::reply::{Dialect, Progress};
 use super::speculated::{Guard, Vanished, deltas};
+use super::stopping::Stopping;
 use crate::rollout::{Delta, Deltas, RolloutError};
-use crate::telemetry::Outcome;
+use crate::telemetry::{Outcome, Place};
 use crate::verify::Prefill;
 
 /// A stream of server-sent events under way.
@@ -24,6 +26,7 @@ struct Events {
     ready: VecDeque<Bytes>,
     deltas: BoxStream<'static, (usize, Result<Delta, RolloutError>)>,
     guard: Guard,
+    stopping: Stopping,
     over: bool,
 }
 
@@ -42,8 +45,15 @@ pub(super) fn response(
     });
     let deltas = stream::select_all(each).boxed();
     let ready = dialect.opening(&prefill).iter().map(|json| event(json)).collect();
-    let events = Events { dialect, prefill, progress, ready, deltas, guard, over: false };
-    let body = stream::unfold(events, |mut events| async move { events.next().await.map(|event| (event, events)) });
+    let (stopping, panics) = (guard.stopping(), guard.panics().clone());
+    let events = Events { dialect, prefill, progress, ready, deltas, guard, stopping, over: false };
+    let body = stream::unfold(events, move |mut events| {
+        let panics = panics.clone();
+        async move {
+            let next = panics.catch(Place::Stream, events.next()).await;
+            next.unwrap_or_else(|_| events.fall()).map(|event| (event, events))
+        }
+    });
     let mut response = Response::new(streamed(body));
     let event_stream = HeaderValue::from_static("text/event-stream; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, event_stream);
@@ -59,7 +69,15 @@ impl Events {
             if self.over {
                 return None;
             }
-            match self.deltas.next().await {
+            let next = tokio::select! {
+                biased;
+                next = self.deltas.next() => next,
+                () = self.stopping.reached() => {
+                    self.stop();
+                    continue;
+                }
+            };
+            match next {
                 Some((index, Ok(delta))) => match self.chunk(index, &delta) {
                     Ok(Some(json)) => self.ready.push_back(event(&json)),
                     Ok(None) => {}
@@ -98,8 +116,27 @@ impl Events {
             return self.close(closing);
         }
         self.guard.fail(&Vanished);
-        let status = http::StatusCode::INTERNAL_SERVER_ERROR;
-        self.close(Some(error_json(status, "InternalServerError", &Vanished.to_string())));
+        self.close(Some(internal_error_event(&Vanished.to_string())));
+    }
+
+    /// The last events of a stream whose next one could not be made for a mistake in this program.
+    fn fall(&mut self) -> Option<Bytes> {
+        if self.over {
+            return None;
+        }
+        self.guard.set(Outcome::Failed);
+        self.deltas = stream::empty().boxed();
+        self.ready.clear();
+        self.close(Some(internal_error_event("the reply could not be put into words")));
+        self.ready.pop_front()
+    }
+
+    /// The last event of a stream that would not be over when the sidecar is.
+    fn stop(&mut self) {
+        self.guard.set(Outcome::Refused(Refusal::Stopping.name()));
+        self.deltas = stream::empty().boxed();
+        let (status, kind) = Refusal::Stopping.kind();
+        self.close(Some(error_json(status, kind, &Refusal::Stopping.message())));
     }
 
     fn close(&mut self, last: Option<Bytes>) {
@@ -111,4 +148,69 @@ impl Events {
 
 fn event(json: &[u8]) -> Bytes {
     [b"data: ", json, b"\n\n"].concat().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::api::limits::Room;
+    use crate::api::reply::Output;
+    use crate::api::stopping::Stop;
+    use crate::telemetry::{Metrics, Timer};
+    use crate::text::TextError;
+
+    /// Words the first event, and panics over the second.
+    struct Falling;
+
+    impl Dialect for Falling {
+        fn whole(&self, _: &[Output]) -> Result<Bytes, TextError> {
+            unreachable!("a stream")
+        }
+
+        fn chunk(&self, _: &Prefill, _: usize, seen: &mut Progress, _: &Delta) -> Result<Option<Bytes>, TextError> {
+            assert_eq!(std::mem::replace(&mut seen.offset, 1), 0, "a planted bug");
+            Ok(Some(Bytes::from_static(b"{}")))
+        }
+
+        fn closing(&self, _: &Prefill, _: &[Progress]) -> Option<Bytes> {
+            None
+        }
+    }
+
+    /// A stream of a rollout that is told to stop, or not, after its first delta; and the metrics that saw it.
+    async fn text_of(
+        dialect: impl Dialect,
+        then: impl FnOnce(&Stop, &mpsc::Sender<Result<Delta, RolloutError>>),
+    ) -> (String, String) {
+        let (metrics, stop) = (Metrics::register().unwrap(), Stop::new());
+        let taken = Room::new(1).take(1).unwrap();
+        let guard = Guard::new(metrics.clone(), Timer::start(), Arc::from("test"), stop.listen(), taken);
+        let (events, deltas) = mpsc::channel(4);
+        then(&stop, &events);
+        let body = response(Box::new(dialect), vec![Delta::default()], vec![deltas], guard).into_body();
+        let text = body.collect().await.unwrap().to_bytes();
+        drop(events);
+        (String::from_utf8(text.to_vec()).unwrap(), metrics.encode())
+    }
+
+    #[tokio::test]
+    async fn a_stream_whose_wording_panics_ends_in_an_error_event() {
+        let (text, metrics) = text_of(Falling, |_, events| events.try_send(Ok(Delta::default())).unwrap()).await;
+        let events: Vec<&str> = text.split_terminator("\n\n").collect();
+        assert_eq!((events.len(), events[0], events[2]), (3, "data: {}", "data: [DONE]"), "{text}");
+        assert!(events[1].contains("\"InternalServerError\"") && events[1].contains("\"code\":500"), "{text}");
+        assert!(metrics.contains("sidedraft_panics_total{place=\"stream\"} 1\n"), "{metrics}");
+        assert!(metrics.contains("sidedraft_requests_total{outcome=\"failed\",reason=\"\"} 1\n"), "{metrics}");
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_is_not_over_when_the_sidecar_is_says_so() {
+        let (text, metrics) = text_of(Falling, |stop, _| stop.now()).await;
+        assert!(text.starts_with("data: {}\n\ndata: {\"error\":") && text.ends_with("\n\ndata: [DONE]\n\n"), "{text}");
+        assert!(text.contains("\"code\":503"), "{text}");
+        assert!(metrics.contains("{outcome=\"refused\",reason=\"stopping\"} 1\n"), "{metrics}");
+    }
 }

@@ -7,6 +7,8 @@ mod control;
 mod error;
 mod events;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod generate;
 mod health;
 mod limits;
@@ -23,6 +25,7 @@ mod sampling;
 mod server;
 mod sidecar;
 mod speculated;
+mod stopping;
 mod timed;
 
 pub use limits::Limits;

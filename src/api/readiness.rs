@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use crate::rollout::Engine;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Place};
 use crate::upstream::{Upstream, UpstreamError};
 
 /// Whether rollouts can be run here.
@@ -46,20 +46,34 @@ pub(super) async fn watch(
     metrics: Metrics,
     state: watch::Sender<Readiness>,
 ) {
+    let mut known = None;
     loop {
         upstream.sweep();
-        let healthy = upstream.is_healthy().await;
-        let waiting = matches!(*state.borrow(), Readiness::Waiting);
-        if !healthy && !waiting {
-            tracing::warn!(upstream = upstream.url(), "the server does not answer its health check");
+        let health = upstream.check_health().await;
+        let is_known = !matches!(*state.borrow(), Readiness::Waiting);
+        if let (Err(error), true) = (&health, is_known) {
+            tracing::warn!(%error, "the server does not answer its health check");
             state.send_replace(Readiness::Waiting);
         }
-        if healthy && waiting {
-            match builder.build().await {
-                Ok(readiness) => {
+        // A server that serves something is compared with the one that was probed: between two looks it may have been
+        // exchanged for another.
+        let served = async { tokio::time::timeout(WHILE_UP, upstream.served_model()).await.ok()?.ok() };
+        let served = if health.is_ok() { served.await } else { None };
+        let changed = is_known && served.is_some() && known.is_some() && served != known;
+        if changed {
+            tracing::warn!(?served, "the server serves another model than it did: probing it anew");
+            metrics.requests.upstream_changes.inc();
+            state.send_replace(Readiness::Waiting);
+        }
+        if health.is_ok() && (!is_known || changed) {
+            known = served;
+            match metrics.panics.catch(Place::Probe, builder.build()).await {
+                Ok(Ok(readiness)) => {
                     state.send_replace(readiness);
                 }
-                Err(error) => tracing::warn!(%error, "the server could not be probed"),
+                Ok(Err(error)) => tracing::warn!(%error, "the server could not be probed"),
+                // It is probed again: what the server says may be another thing then.
+                Err(_) => {}
             }
         }
         let openings = &metrics.requests.breaker_openings;

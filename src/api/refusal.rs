@@ -26,6 +26,8 @@ pub(super) enum Refusal {
     Full(usize),
     /// It does not bring the key of the sidecar's own routes.
     Unauthorised,
+    /// The sidecar is stopped before it could be answered.
+    Stopping,
 }
 
 impl Refusal {
@@ -47,22 +49,23 @@ impl Refusal {
             Self::NoRoom(_) => "rollouts",
             Self::Full(_) => "connections",
             Self::Unauthorised => "key",
+            Self::Stopping => "stopping",
         }
     }
 
     /// Status and type.
-    fn kind(self) -> (StatusCode, &'static str) {
+    pub(super) fn kind(self) -> (StatusCode, &'static str) {
         match self {
             Self::HeadTooLong(_) => (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "RequestHeaderFieldsTooLargeError"),
             Self::BodyTooLong(_) => (StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLargeError"),
             Self::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "RequestTimeoutError"),
             Self::NoRoom(_) => (StatusCode::TOO_MANY_REQUESTS, "RateLimitError"),
-            Self::Full(_) => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
+            Self::Full(_) | Self::Stopping => (StatusCode::SERVICE_UNAVAILABLE, "ServiceUnavailableError"),
             Self::Unauthorised => (StatusCode::UNAUTHORIZED, "AuthenticationError"),
         }
     }
 
-    fn message(self) -> String {
+    pub(super) fn message(self) -> String {
         match self {
             Self::HeadTooLong(most) => format!("the request's line and headers are longer than {most} bytes"),
             // In the words of the error itself.
@@ -70,6 +73,7 @@ impl Refusal {
             Self::TooSlow(patience) => IntakeError::TooSlow(patience).to_string(),
             Self::NoRoom(most) => format!("{most} rollouts at once are the most that this sidecar takes"),
             Self::Full(most) => format!("{most} connections at once are the most that this sidecar takes"),
+            Self::Stopping => "the sidecar is being stopped".to_owned(),
             Self::Unauthorised => "this route of the sidecar's needs its key as a bearer token".to_owned(),
         }
     }
@@ -81,7 +85,7 @@ impl Refusal {
             Self::HeadTooLong(_) | Self::BodyTooLong(_) | Self::TooSlow(_) => {
                 (header::CONNECTION, HeaderValue::from_static("close"))
             }
-            Self::NoRoom(_) | Self::Full(_) => (header::RETRY_AFTER, HeaderValue::from(LATER)),
+            Self::NoRoom(_) | Self::Full(_) | Self::Stopping => (header::RETRY_AFTER, HeaderValue::from(LATER)),
             Self::Unauthorised => (header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
         }
     }

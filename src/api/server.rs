@@ -30,8 +30,12 @@ impl From<TcpListener> for Door {
     }
 }
 
+/// How long before the end of a drain rollouts are broken off, so that their clients can be told.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Serves `sidecar` at `door` until `shutdown` completes; then stops accepting, waits at most `drain` for running
-/// requests and drops the rest, which aborts them on the server.
+/// requests, tells the clients of rollouts that are not over shortly before, and drops the rest. All of it is aborted on
+/// the server.
 pub async fn serve(sidecar: Sidecar, door: impl Into<Door>, shutdown: impl Future<Output = ()>, drain: Duration) {
     let Door { listener, tls } = door.into();
     let limits = sidecar.limits().clone();
@@ -75,8 +79,15 @@ pub async fn serve(sidecar: Sidecar, door: impl Into<Door>, shutdown: impl Futur
     }
     drop(listener);
     tracing::info!("draining");
-    if tokio::time::timeout(drain, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests were still running at the deadline");
+    let last_words = LAST_WORDS.min(drain / 10);
+    let mut drained = std::pin::pin!(graceful.shutdown());
+    if tokio::time::timeout(drain - last_words, &mut drained).await.is_err() {
+        tracing::warn!("requests are still running at the deadline");
+        if !last_words.is_zero() {
+            sidecar.stop();
+            // Those that were not told are dropped below.
+            let _ = tokio::time::timeout(last_words, drained).await;
+        }
     }
     connections.shutdown().await;
 }

@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 use super::body::{Body, Read, full, read};
 use super::control::{self, Action};
-use super::error::error_response;
+use super::error::{error_response, internal_error};
 use super::forward::forward;
 use super::limits::{Limits, Room, head_bytes};
 use super::own::is_authorised;
@@ -19,11 +19,12 @@ use super::readiness::{EngineBuilder, Readiness};
 use super::reason::Reason;
 use super::refusal::Refusal;
 use super::route::{Endpoint, Route, is_plain_json};
-use super::speculated::{self, Reply};
+use super::speculated::{self, Common, Reply};
+use super::stopping::{Stop, Stopping};
 use super::timed::Timed;
 use super::{health, metrics_page};
 use crate::secret::Secret;
-use crate::telemetry::{Metrics, Outcome, Timer};
+use crate::telemetry::{Kind, Metrics, Outcome, Place, Timer};
 use crate::upstream::streamed::BodyError;
 use crate::upstream::{Intake, IntakeError, IntakeLimits, Upstream};
 
@@ -55,6 +56,8 @@ struct Shared {
     readiness: watch::Receiver<Readiness>,
     limits: Limits,
     room: Room,
+    stop: Stop,
+    stopping: Stopping,
     api_key: Option<Secret>,
 }
 
@@ -65,8 +68,10 @@ impl Sidecar {
         let SidecarSettings { upstream, builder, metrics, limits, api_key } = settings;
         let (state, readiness) = watch::channel(Readiness::Waiting);
         tokio::spawn(super::readiness::watch(upstream.clone(), builder, metrics.clone(), state));
-        let (metrics, room) = (Arc::new(metrics), Room::new(limits.rollouts));
-        let shared = Shared { upstream, metrics, readiness, limits, room, api_key };
+        show_tasks(&metrics);
+        let (metrics, room, stop) = (Arc::new(metrics), Room::new(limits.rollouts), Stop::new());
+        let stopping = stop.listen();
+        let shared = Shared { upstream, metrics, readiness, limits, room, stop, stopping, api_key };
         Self { shared: Arc::new(shared), is_full: false }
     }
 
@@ -86,6 +91,11 @@ impl Sidecar {
     /// What clients may take.
     pub(super) fn limits(&self) -> &Limits {
         &self.shared.limits
+    }
+
+    /// Ends the rollouts under way, of which each client is told.
+    pub(super) fn stop(&self) {
+        self.shared.stop.now();
     }
 
     /// The same for a connection too many: it answers only what is asked about itself.
@@ -116,7 +126,7 @@ impl Sidecar {
     }
 
     /// What the sidecar answers itself, or may.
-    async fn respond(self, request: Request<Body>, route: Route) -> Response<Timed> {
+    async fn respond(&self, request: Request<Body>, route: Route) -> Response<Timed> {
         let shared = &self.shared;
         match route {
             Route::Health => health::health(&shared.upstream).await.map(Timed::from),
@@ -146,8 +156,14 @@ impl Sidecar {
             }
             Err(error) => return self.unreadable(&error, timer),
         };
-        let reply = match endpoint.prepare(&engine, &head, &body).await {
-            Ok(job) => speculated::answer(&engine, &self.shared.metrics, &self.shared.room, job, timer).await,
+        let mut stopping = self.shared.stopping.clone();
+        let prepared = tokio::select! {
+            biased;
+            prepared = endpoint.prepare(&engine, &head, &body) => prepared,
+            () = stopping.reached() => return self.refuse(Refusal::Stopping, timer),
+        };
+        let reply = match prepared {
+            Ok(job) => speculated::answer(&engine, self.common(), job, timer).await,
             Err(reason) => Reply::Forward(reason),
         };
         match reply {
@@ -160,6 +176,11 @@ impl Sidecar {
                 self.forward(Request::from_parts(head, full(body)), reason.name(), timer).await
             }
         }
+    }
+
+    fn common(&self) -> Common<'_> {
+        let Shared { metrics, room, stopping, .. } = &*self.shared;
+        Common { metrics, room, stopping }
     }
 
     async fn control(&self, request: Request<Body>, action: Action, route: &'static str) -> Response<Timed> {
@@ -198,9 +219,27 @@ impl Sidecar {
         self.timed(response, reason, timer)
     }
 
+    /// The answer that `work` comes to, or a 500 where it panics.
+    async fn caught(&self, work: impl Future<Output = Response<Timed>>) -> Response<Timed> {
+        let (metrics, timer) = (&self.shared.metrics, Timer::start());
+        metrics.panics.catch(Place::Handler, work).await.unwrap_or_else(|_| {
+            metrics.requests.finished(Outcome::Failed, timer);
+            internal_error("the sidecar could not answer").map(Timed::from)
+        })
+    }
+
     /// Counts a forwarded request.
     fn timed(&self, response: Response<Body>, reason: &'static str, timer: Timer) -> Response<Timed> {
         response.map(|body| Timed::forwarded(body, &self.shared.metrics, reason, timer))
+    }
+}
+
+/// Puts the number of the runtime's tasks on the metrics page: whatever leaks holds one.
+fn show_tasks(metrics: &Metrics) {
+    let runtime = tokio::runtime::Handle::current();
+    let tasks = move || runtime.metrics().num_alive_tasks() as u64;
+    if let Err(error) = metrics.figure(Kind::Gauge, "sidedraft_tasks", "Tasks of the asynchronous runtime.", tasks) {
+        tracing::error!(%error, "the number of tasks is not on the metrics page");
     }
 }
 
@@ -220,8 +259,8 @@ impl Service<Request<Incoming>> for Sidecar {
         let this = self.clone();
         // What is forwarded needs little room; the others' futures are large.
         match route {
-            None => Box::pin(async move { Ok(this.forward(request, "route", Timer::start()).await) }),
-            Some(route) => Box::pin(async move { Ok(this.respond(request, route).await) }),
+            None => Box::pin(async move { Ok(this.caught(this.forward(request, "route", Timer::start())).await) }),
+            Some(route) => Box::pin(async move { Ok(this.caught(this.respond(request, route)).await) }),
         }
     }
 }

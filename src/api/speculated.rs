@@ -7,13 +7,15 @@ use futures_util::StreamExt;
 use http::{Response, StatusCode};
 
 use super::body::Body;
-use super::error::{error_response, json_response, rollout_error};
+use super::error::{internal_error, json_response, rollout_error};
 use super::events;
 use super::limits::{NoRoom, Room, Taken};
 use super::reason::Reason;
+use super::refusal::Refusal;
 use super::reply::{Dialect, Output};
+use super::stopping::Stopping;
 use crate::rollout::{Delta, Deltas, Engine, Rollout, RolloutError};
-use crate::telemetry::{Metrics, Outcome, Timer};
+use crate::telemetry::{Metrics, Outcome, PanicMetrics, Timer};
 
 /// A request that can be speculated.
 pub(super) struct Job {
@@ -35,8 +37,26 @@ pub(super) enum Reply {
     Forward(Reason),
 }
 
-/// Runs a request's rollouts.
-pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job: Job, timer: Timer) -> Reply {
+/// What all requests share.
+#[derive(Clone, Copy)]
+pub(super) struct Common<'a> {
+    pub(super) metrics: &'a Metrics,
+    pub(super) room: &'a Room,
+    pub(super) stopping: &'a Stopping,
+}
+
+/// Runs a request's rollouts, or as much of them as comes before the sidecar is stopped.
+pub(super) async fn answer(engine: &Engine, common: Common<'_>, job: Job, timer: Timer) -> Reply {
+    let mut stopping = common.stopping.clone();
+    tokio::select! {
+        biased;
+        reply = run(engine, common, job, timer) => reply,
+        () = stopping.reached() => Reply::Ready(Refusal::Stopping.response()),
+    }
+}
+
+async fn run(engine: &Engine, common: Common<'_>, job: Job, timer: Timer) -> Reply {
+    let Common { metrics, room, stopping } = common;
     let Job { rollouts, n, stream, dialect } = job;
     let max_model_len = engine.capabilities().max_model_len;
     if rollouts.iter().any(|rollout| rollout.prompt.is_empty() || rollout.prompt.len() >= max_model_len) {
@@ -49,8 +69,7 @@ pub(super) async fn answer(engine: &Engine, metrics: &Metrics, room: &Room, job:
         Err(NoRoom::Ever) => return Reply::Forward(Reason::Feature("too_many_rollouts")),
     };
     let request_id = rollouts.first().map_or_else(|| Arc::from(""), |rollout| Arc::clone(&rollout.id));
-    let mut guard =
-        Guard { metrics: metrics.clone(), timer, outcome: Some(Outcome::Cancelled), request_id, _room: taken };
+    let mut guard = Guard::new(metrics.clone(), timer, request_id, stopping.clone(), taken);
     let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(|rollout| engine.start(rollout, n)).collect();
     // The server judges a request by its first call, before anything is said to the client.
     let mut first = Vec::with_capacity(running.len());
@@ -131,7 +150,7 @@ fn is_refusal(error: &RolloutError) -> bool {
 pub(super) struct Vanished;
 
 fn vanished() -> Response<Body> {
-    error_response(StatusCode::INTERNAL_SERVER_ERROR, "InternalServerError", &Vanished.to_string())
+    internal_error(&Vanished.to_string())
 }
 
 /// Counts a request when it is over, also when its client goes away in the middle.
@@ -141,10 +160,16 @@ pub(super) struct Guard {
     /// Absent once the counting is left to somebody else.
     outcome: Option<Outcome>,
     request_id: Arc<str>,
+    stopping: Stopping,
     _room: Taken,
 }
 
 impl Guard {
+    /// A request that was cancelled, unless something else is set.
+    pub(super) fn new(metrics: Metrics, timer: Timer, request_id: Arc<str>, stopping: Stopping, room: Taken) -> Self {
+        Self { metrics, timer, outcome: Some(Outcome::Cancelled), request_id, stopping, _room: room }
+    }
+
     pub(super) fn set(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
     }
@@ -154,12 +179,24 @@ impl Guard {
         tracing::warn!(request_id = &*self.request_id, %error, "a request fails");
         self.set(Outcome::Failed);
     }
+
+    /// Hears of the end of a drain.
+    pub(super) fn stopping(&self) -> Stopping {
+        self.stopping.clone()
+    }
+
+    /// Panics are counted here.
+    pub(super) fn panics(&self) -> &PanicMetrics {
+        &self.metrics.panics
+    }
 }
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        if let Some(outcome) = self.outcome {
-            self.metrics.requests.finished(outcome, self.timer);
-        }
+        // Whoever catches a panic counts the request.
+        let Some(outcome) = self.outcome.filter(|_| !std::thread::panicking()) else { return };
+        let is_dropped_here = outcome == Outcome::Cancelled && self.stopping.is_now();
+        let outcome = if is_dropped_here { Outcome::Refused(Refusal::Stopping.name()) } else { outcome };
+        self.metrics.requests.finished(outcome, self.timer);
     }
 }

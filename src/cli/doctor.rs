@@ -64,7 +64,7 @@ pub(super) fn run(settings: DoctorSettings) -> anyhow::Result<ExitCode> {
 
 async fn examine_all(upstream: &Upstream, settings: &TargetSettings) -> Report {
     let mut report = Report::default();
-    if !upstream.is_healthy().await {
+    if upstream.check_health().await.is_err() {
         report.line(Mark::Bad, "server", &format!("{} does not answer GET /health", upstream.url()));
         return report;
     }

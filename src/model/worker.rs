@@ -20,8 +20,7 @@ pub(super) enum Command {
     Work { sequence: u64, alive: Weak<()>, keep: usize, append: Vec<TokenId>, job: Job },
     /// A sequence was dropped, or the thread was told to stop: look around.
     Wake,
-    /// A fault, for the test that nothing hangs after one.
-    #[cfg(test)]
+    /// A fault, for the tests that nothing hangs after one.
     Panic,
     /// Nothing is done until the other end is dropped, for tests of calls that are certainly under way.
     #[cfg(test)]
@@ -65,11 +64,13 @@ pub(super) struct Worker {
     unsettled: Vec<tokio::sync::oneshot::Sender<()>>,
 }
 
-/// Says and counts it when the thread dies of a panic.
+/// Leaves no figures of what went with the thread, and says and counts it when that dies of a panic.
 struct Obituary(Arc<Shared>);
 
 impl Drop for Obituary {
     fn drop(&mut self) {
+        self.0.active.store(0, Ordering::Release);
+        self.0.pages_held.store(0, Ordering::Relaxed);
         if std::thread::panicking() {
             self.0.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!("the draft model's thread panicked; rollouts go on without it");
@@ -128,7 +129,6 @@ impl Worker {
                 self.answer();
             }
             Command::Wake => {}
-            #[cfg(test)]
             Command::Panic => panic!("asked to"),
             #[cfg(test)]
             Command::Hold(until) => drop(until.recv()),

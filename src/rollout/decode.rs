@@ -80,7 +80,7 @@ impl Running {
             }
             for span in chunk.versions {
                 let version = self.version(Some(&span.version), turn);
-                self.versions.stamp(start + span.start, &version);
+                self.versions.stamp(start.saturating_add(span.start), &version);
             }
             self.measure(&mut window, brought, was_awaited);
             let by_server = chunk.finish_reason.is_some();

@@ -1,6 +1,5 @@
 //! The drafters of one rollout.
 
-use std::any::Any;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -11,7 +10,7 @@ use super::past::Group;
 use super::traced;
 use crate::draft::{DraftError, DraftRequest, Drafter, ReplayDrafter};
 use crate::speculation::{Proposal, TokenId};
-use crate::telemetry::{DraftMetrics, HistoryMetrics, Timer};
+use crate::telemetry::{DraftMetrics, HistoryMetrics, Timer, message_of};
 
 /// Makes the drafters of a new rollout.
 pub trait DrafterFactory: Send + Sync {
@@ -161,7 +160,8 @@ impl Drafters {
         let (timer, span) = (Timer::start(), traced::proposal(name));
         let proposing = AssertUnwindSafe(async { drafter.propose(request).await }).catch_unwind();
         let proposed = proposing.instrument(span.clone()).await;
-        match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(message_of(&*panic)))) {
+        match proposed.unwrap_or_else(|panic| Err(DraftError::Stopped(format!("it panicked: {}", message_of(&*panic)))))
+        {
             Ok(proposal) => {
                 traced::note(&span, "drafts", proposal.drafts.len());
                 if !proposal.drafts.is_empty() {
@@ -180,11 +180,4 @@ impl Drafters {
             }
         }
     }
-}
-
-/// What a panic said.
-fn message_of(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-    format!("it panicked: {}", text.as_deref().unwrap_or("without a word"))
 }

@@ -22,22 +22,30 @@ use super::traced;
 use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
 use crate::speculation::{Entry, Judge, Sampling, Scored, TokenId};
+use crate::telemetry::{Metrics, PanicMetrics, Place};
 use crate::upstream::UpstreamError;
 use crate::verify::{Drawn, Prefill, Terms};
 
-/// One more in a gauge, also while a panic unwinds.
-struct Counted(prometheus::IntGauge);
+/// One more in the count of rollouts, until it is dropped; if that is by a panic, one more in that count, too.
+struct Counted {
+    running: prometheus::IntGauge,
+    panics: PanicMetrics,
+}
 
 impl Counted {
-    fn new(gauge: &prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
+    fn new(metrics: &Metrics) -> Self {
+        let running = metrics.requests.rollouts_running.clone();
+        running.inc();
+        Self { running, panics: metrics.panics.clone() }
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.0.dec();
+        self.running.dec();
+        if std::thread::panicking() {
+            self.panics.note(Place::Rollout);
+        }
     }
 }
 
@@ -107,7 +115,7 @@ impl Running {
             prefill: None,
             decided: None,
             events,
-            _counted: Counted::new(&settings.metrics.requests.rollouts_running),
+            _counted: Counted::new(&settings.metrics),
             shared,
         }
     }

@@ -11,6 +11,7 @@ use prometheus::{
 use super::control::ControlMetrics;
 use super::figure::{Figure, Kind};
 use super::history::HistoryMetrics;
+use super::panics::PanicMetrics;
 use super::spans::SpanMetrics;
 use super::speculation::{DraftMetrics, SpeculationMetrics};
 use super::timer::Timer;
@@ -60,6 +61,8 @@ pub struct Metrics {
     pub control: ControlMetrics,
     /// Rollouts that were remembered.
     pub history: HistoryMetrics,
+    /// Panics.
+    pub panics: PanicMetrics,
     /// Spans for a collector.
     pub spans: SpanMetrics,
 }
@@ -77,6 +80,7 @@ impl Metrics {
             draft: DraftMetrics::register(&registry)?,
             control: ControlMetrics::register(&registry)?,
             history: HistoryMetrics::register(&registry)?,
+            panics: PanicMetrics::register(&registry)?,
             spans: SpanMetrics::register(&registry)?,
             registry,
         })
@@ -148,6 +152,8 @@ pub struct RequestMetrics {
     pub connections: IntGauge,
     /// 1 while the server answers its health check and its capabilities are known.
     pub upstream_ready: IntGauge,
+    /// How often the server was found to serve another model than before.
+    pub upstream_changes: IntCounter,
     /// How often connections to the server were held back.
     pub breaker_openings: IntCounter,
 }
@@ -177,6 +183,11 @@ impl RequestMetrics {
             named_fields: Arc::default(),
             rollouts_running: add(registry, IntGauge::new("sidedraft_rollouts_running", "Rollouts under way.")?)?,
             connections: add(registry, IntGauge::new("sidedraft_connections", "Connections of clients.")?)?,
+            upstream_changes: counter(
+                registry,
+                "sidedraft_upstream_changes_total",
+                "Times that the server was found to serve another model than before, and probed anew.",
+            )?,
             breaker_openings: counter(
                 registry,
                 "sidedraft_breaker_openings_total",

@@ -27,7 +27,7 @@ impl Upstream {
 }
 
 /// Reads a page in Prometheus's text format. A server of several engines has a line for each.
-fn parse(page: &str) -> Option<Gauges> {
+pub(super) fn parse(page: &str) -> Option<Gauges> {
     let mut requests = None;
     let mut block_size = None;
     for line in page.lines().filter(|line| line.starts_with("vllm:")) {
@@ -39,7 +39,7 @@ fn parse(page: &str) -> Option<Gauges> {
             }
             "vllm:cache_config_info" => {
                 let size = labels.split_once("block_size=\"").and_then(|(_, rest)| rest.split('"').next());
-                block_size = size.and_then(|size| size.parse().ok());
+                block_size = size.and_then(|size| size.parse().ok()).filter(|size| *size > 0);
             }
             _ => {}
         }

@@ -174,16 +174,21 @@ impl Upstream {
     /// When the server refuses, aborts, or its reply lacks a part.
     pub async fn generate(&self, call: &Call<'_>) -> Result<Reply, UpstreamError> {
         let body = self.post_body(call.origin, PATH, call.as_generate(false)?).await?;
-        let reply = match call.prompt_logprobs.map(|asked| asked.read) {
-            Some(PromptRead::AsWritten) => parse::<&RawValue>(&body, call),
-            _ => parse::<RawRows<'_>>(&body, call),
-        };
-        let reply = reply.map_err(protocol)?;
-        if reply.choices.iter().any(Choice::is_aborted) {
-            return Err(UpstreamError::Aborted);
-        }
-        Ok(reply)
+        read(&body, call)
     }
+}
+
+/// What a successful reply to `call` says.
+pub(super) fn read(body: &[u8], call: &Call<'_>) -> Result<Reply, UpstreamError> {
+    let reply = match call.prompt_logprobs.map(|asked| asked.read) {
+        Some(PromptRead::AsWritten) => parse::<&RawValue>(body, call),
+        _ => parse::<RawRows<'_>>(body, call),
+    };
+    let reply = reply.map_err(protocol)?;
+    if reply.choices.iter().any(Choice::is_aborted) {
+        return Err(UpstreamError::Aborted);
+    }
+    Ok(reply)
 }
 
 fn parse<'a, P: PromptField<'a>>(body: &'a [u8], call: &Call<'_>) -> Result<Reply, String> {

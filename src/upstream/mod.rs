@@ -10,6 +10,8 @@ pub mod chat;
 pub mod client;
 pub mod completions;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod gauges;
 pub mod generate;
 pub mod ids;

@@ -53,6 +53,8 @@ impl PromptScores {
 pub struct PromptRows {
     /// How many the server gave, one for each token of the prompt or fewer.
     pub given: usize,
+    /// Whether the first of them is blank: before the first token of all there is nothing to compute a row from.
+    pub begins_blank: bool,
     /// The last ones of them, as many as were to be read and are there. Absent is a row that the server left out or that is
     /// none.
     pub last: Vec<Option<Vec<Candidate>>>,
@@ -109,7 +111,8 @@ impl RawRows<'_> {
             serde_json::from_str::<RowMap>(row.get()).map(|map| map.0).map_err(|error| error.to_string())
         };
         let last = self.0[self.0.len().saturating_sub(count)..].iter().map(read);
-        Ok(PromptRows { given: self.0.len(), last: last.collect::<Result<_, _>>()? })
+        let begins_blank = self.0.first().is_some_and(Option::is_none);
+        Ok(PromptRows { given: self.0.len(), begins_blank, last: last.collect::<Result<_, _>>()? })
     }
 }
 
@@ -129,7 +132,10 @@ mod tests {
             Candidate { token: 12, logprob: -2.25, rank: None },
         ];
         for count in [2, 3] {
-            assert_eq!(last(text, count), PromptRows { given: 2, last: vec![None, Some(row.clone())] });
+            assert_eq!(
+                last(text, count),
+                PromptRows { given: 2, begins_blank: true, last: vec![None, Some(row.clone())] }
+            );
         }
     }
 
@@ -144,8 +150,8 @@ mod tests {
     fn rows_that_nobody_reads_are_counted_whatever_they_hold() {
         let text = r#"[null, {"7": {"logprob": -1.0, "rank": -5}}, {"a": [1, {"b": "]"}]}, {"7": {"logprob": -2.0}}]"#;
         let row = vec![Candidate { token: 7, logprob: -2.0, rank: None }];
-        assert_eq!(last(text, 1), PromptRows { given: 4, last: vec![Some(row)] });
-        assert_eq!(last(text, 0), PromptRows { given: 4, last: Vec::new() });
+        assert_eq!(last(text, 1), PromptRows { given: 4, begins_blank: true, last: vec![Some(row)] });
+        assert_eq!(last(text, 0), PromptRows { given: 4, begins_blank: true, last: Vec::new() });
         assert!(serde_json::from_str::<RawRows<'_>>(text).unwrap().last(4).is_err());
     }
 

@@ -95,10 +95,7 @@ impl Upstream {
                     match events.next() {
                         Some(Event::Done) => return None,
                         Some(Event::Data(data)) => {
-                            let chunk = match route {
-                                Route::Completions => parse(&data, completions::PATH, completion_chunk),
-                                Route::Generate => parse(&data, generate::PATH, generate_chunk),
-                            };
+                            let chunk = chunk(route, &data);
                             let next = chunk.is_ok().then_some((bytes, events));
                             return Some((chunk, next));
                         }
@@ -139,6 +136,31 @@ impl Upstream {
         }
         Ok(all)
     }
+}
+
+/// What an event of a stream brings.
+fn chunk(route: Route, data: &[u8]) -> Result<DecodedChunk, UpstreamError> {
+    match route {
+        Route::Completions => parse(data, completions::PATH, completion_chunk),
+        Route::Generate => parse(data, generate::PATH, generate_chunk),
+    }
+}
+
+/// What a stream brings that comes in these pieces, up to its end or its first error.
+pub(super) fn read(route: Route, pieces: &[&[u8]]) -> Vec<Result<DecodedChunk, UpstreamError>> {
+    let mut events = Events::default();
+    let mut chunks = Vec::new();
+    for piece in pieces {
+        events.push(Bytes::copy_from_slice(piece));
+        while let Some(event) = events.next() {
+            let Event::Data(data) = event else { return chunks };
+            chunks.push(chunk(route, &data));
+            if chunks.last().is_some_and(Result::is_err) {
+                return chunks;
+            }
+        }
+    }
+    chunks
 }
 
 fn completion_chunk(choice: CompletionChoice) -> Result<DecodedChunk, String> {

@@ -14,6 +14,20 @@ pub struct Aligned<'a> {
     pub runner: Runner,
 }
 
+impl Aligned<'_> {
+    /// Whether there are as many rows as there must be for a prompt of `length` tokens: with one too many or too few, each
+    /// would be taken for its neighbour's.
+    fn are_all_there(&self, length: usize) -> bool {
+        let PromptRows { given, begins_blank, .. } = *self.rows;
+        if given >= length {
+            return given == length;
+        }
+        // The first token has no row, and those that the cache served have none here.
+        let computed = given - usize::from(begins_blank);
+        self.cached_tokens.is_none_or(|cached| computed + 1 == length.saturating_sub(cached))
+    }
+}
+
 /// The row of prompt token `index` among those of a prompt of `length` tokens, or `None` if the server never
 /// computed it or it cannot be told.
 ///
@@ -31,7 +45,7 @@ pub fn computed_row(reply: Aligned<'_>, length: usize, index: usize) -> Option<&
         (None, Runner::V2) => true,
         (None, _) => false,
     };
-    if !computed {
+    if !computed || !reply.are_all_there(length) {
         return None;
     }
     reply.rows.last.get(position)?.as_deref()
@@ -57,7 +71,7 @@ mod tests {
     fn rows(list: &[Option<f64>], read: usize) -> PromptRows {
         let row = |logprob: &Option<f64>| logprob.map(|logprob| vec![Candidate { token: 1, logprob, rank: None }]);
         let last = list[list.len().saturating_sub(read)..].iter().map(row).collect();
-        PromptRows { given: list.len(), last }
+        PromptRows { given: list.len(), begins_blank: list.first().is_some_and(Option::is_none), last }
     }
 
     fn value(
@@ -97,6 +111,19 @@ mod tests {
         let list = [None, Some(-4.0)];
         assert_eq!(value(&list, None, Runner::V2, 4, 3), Some(-4.0));
         assert_eq!(value(&list, None, Runner::V2, 4, 2), None);
+    }
+
+    #[test]
+    fn rows_that_are_too_many_or_too_few_are_not_taken() {
+        let list = [None, Some(-1.0), Some(-2.0), Some(-3.0), Some(-4.0), Some(-5.0)];
+        assert_eq!(value(&list[..5], Some(0), Runner::V2, 5, 4), Some(-4.0));
+        assert_eq!(value(&list[1..5], Some(0), Runner::V2, 5, 4), Some(-4.0), "a list without the blank is one, too");
+        assert_eq!(value(&list[..4], Some(0), Runner::V2, 5, 4), None, "the last is missing");
+        assert_eq!(value(&list, Some(0), Runner::V2, 5, 4), None, "one came twice");
+        assert_eq!(value(&list, None, Runner::V2, 5, 4), None, "that can be told without the count");
+        assert_eq!(value(&list[..4], Some(4), Runner::V2, 8, 7), Some(-3.0));
+        assert_eq!(value(&list[..3], Some(4), Runner::V2, 8, 7), None);
+        assert_eq!(value(&list[..5], Some(4), Runner::V2, 8, 7), None);
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod metrics;
 mod outages;
 mod own_routes;
 mod page;
+mod panics;
 mod pauses;
 mod policy_updates;
 mod replies;

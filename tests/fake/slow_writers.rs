@@ -26,7 +26,10 @@ async fn a_head_that_does_not_come_to_its_end_ends_its_connection() {
         assert!(!reply.starts_with(b"HTTP/1.1 2"));
         until(|| rig.metric("sidedraft_connections", "") < 0.5).await;
     }
-    assert!(rig.fake.requests().iter().all(|request| request.path == "/health"), "the sidecar's own");
+    assert!(
+        rig.fake.requests().iter().all(|request| ["/health", "/v1/models"].contains(&request.path.as_str())),
+        "the sidecar's own"
+    );
 }
 
 #[tokio::test]

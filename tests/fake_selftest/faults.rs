@@ -4,7 +4,7 @@ use futures_util::StreamExt;
 use http::StatusCode;
 use serde_json::json;
 
-use super::support::fake_vllm::FakeVllm;
+use super::support::fake_vllm::{FakeVllm, Spoil};
 use super::{COMPLETIONS, ok, post};
 
 #[tokio::test]
@@ -75,4 +75,20 @@ async fn latency_is_on_tokios_clock() {
     let before = tokio::time::Instant::now();
     ok(&fake, COMPLETIONS, json!({"prompt": [1], "max_tokens": 4, "ignore_eos": true})).await;
     assert!(before.elapsed() >= Duration::from_secs(30 + 4 * 20));
+}
+
+#[tokio::test]
+async fn a_reply_can_be_spoilt() {
+    let fake = FakeVllm::start_default().await;
+    let body = json!({"prompt": [1], "max_tokens": 1});
+    let ask = || reqwest::Client::new().post(fake.url() + COMPLETIONS).json(&body).send();
+    let whole = ask().await.unwrap().text().await.unwrap();
+    fake.spoil_next(COMPLETIONS, 1, Spoil::Half);
+    assert_eq!(ask().await.unwrap().text().await.unwrap().len(), whole.len() / 2);
+    fake.spoil_next(COMPLETIONS, 1, Spoil::Cut);
+    assert!(ask().await.unwrap().text().await.is_err());
+    fake.spoil_next(COMPLETIONS, 1, Spoil::Json(|reply| reply["choices"] = json!([])));
+    assert_eq!(ask().await.unwrap().json::<serde_json::Value>().await.unwrap()["choices"], json!([]));
+    fake.spoil_next(COMPLETIONS, 1, Spoil::Text(|_| "other".to_owned()));
+    assert_eq!(ask().await.unwrap().text().await.unwrap(), "other");
 }

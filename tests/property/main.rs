@@ -8,6 +8,7 @@ mod support;
 mod brute_force;
 mod class_rule;
 mod decisions;
+mod fuzz_seeds;
 mod generate;
 mod history;
 mod match_rule;

@@ -13,6 +13,7 @@ mod exactness;
 mod greedy;
 mod logits;
 mod outage;
+mod own_server;
 mod prompts;
 mod server;
 mod text;

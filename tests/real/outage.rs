@@ -1,57 +1,14 @@
 //! A server that was never meant for a sidecar, and that dies in the middle of everything.
 
-use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::own_server::{Server, free_port};
 use crate::prompts::prompts;
 use crate::server::{gguf, model_dir, neural_flags};
 use crate::support::harness::Harness;
-
-/// A vLLM of this test's own.
-struct Server {
-    script: Child,
-    url: String,
-    pid: u64,
-}
-
-impl Server {
-    /// Starts a server on `port` and waits until it answers. Blocks for a minute or more.
-    fn start(preset: &str, port: u16) -> Self {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/target/target.py");
-        let mut script = Command::new("python3")
-            .args([script, "serve", preset, "--port", &port.to_string()])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut line = String::new();
-        BufReader::new(script.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).expect("the server should have come up");
-        Self { script, url: said["url"].as_str().unwrap().to_owned(), pid: said["pid"].as_u64().unwrap() }
-    }
-
-    /// Kills every process of the server at once, without a chance to say goodbye.
-    fn kill(&self) {
-        let status = Command::new("kill").args(["-9", "--", &format!("-{}", self.pid)]).status().unwrap();
-        assert!(status.success());
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // The end of its input makes the script stop what it started.
-        drop(self.script.stdin.take());
-        let _ = self.script.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 fn doctor(url: &str) -> (bool, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_sidedraft"))
@@ -64,7 +21,7 @@ fn doctor(url: &str) -> (bool, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_killed_in_the_middle_is_reported_and_found_again() {
     let port = free_port();
-    let start = move || Server::start("bfloat16-plain", port);
+    let start = move || Server::start("bfloat16-plain", port, None);
     let server = tokio::task::spawn_blocking(start).await.unwrap();
 
     let (works, report) = doctor(&server.url);

@@ -40,6 +40,15 @@ pub fn ngram_flags() -> Vec<String> {
     ["--drafter", "ngram", "--tokenizer", &model_dir()].map(str::to_owned).to_vec()
 }
 
+/// A folder with the next version of the policy.
+pub fn next_version() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/target/perturb.py");
+    let args = [script, "--model", &model_dir(), "--out", folder.path().to_str().unwrap()];
+    assert!(std::process::Command::new(python()).args(args).status().unwrap().success());
+    folder
+}
+
 /// The JSON of a successful completion of the server's own.
 pub async fn complete_directly(server: &str, body: &Value) -> Value {
     success(client().post(format!("{server}/v1/completions")).json(body).send().await.unwrap()).await

@@ -1,23 +1,12 @@
 //! A policy that is updated in the middle of a rollout: each token says which version scored it, and that version did.
 
-use std::process::Command;
-
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
-use crate::server::{complete_directly, model_dir, neural_flags, python, server};
+use crate::server::{complete_directly, model_dir, neural_flags, next_version, server};
 use crate::support::harness::{Harness, success};
 
 const PROMPT: &str = "<|im_start|>user\nTell me a long story about a lighthouse.<|im_end|>\n<|im_start|>assistant\n";
-
-/// A folder with the next version of the policy.
-fn next_version() -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/target/perturb.py");
-    let args = [script, "--model", &model_dir(), "--out", folder.path().to_str().unwrap()];
-    assert!(Command::new(python()).args(args).status().unwrap().success());
-    folder
-}
 
 /// Swaps the weights of a running server as a trainer does, by requests to `url`.
 async fn swap(http: &reqwest::Client, url: &str, folder: &str, version: &str) {

@@ -5,6 +5,7 @@ pub mod draft_engine;
 pub mod fake_vllm;
 pub mod harness;
 pub mod planted;
+pub mod planted_panics;
 pub mod simulated_drafters;
 pub mod stats;
 pub mod timeline;

@@ -86,7 +86,8 @@ impl Upstream {
         let page = String::from_utf8_lossy(&page);
         let label = ["{block_size=\"", ",block_size=\""];
         let (_, after) = label.iter().find_map(|label| page.split_once(label))?;
-        let chat = ChatSupport { cache_block: after.split('"').next()?.parse().ok(), ..ChatSupport::default() };
+        let block = after.split('"').next()?.parse().ok().filter(|block| *block > 0);
+        let chat = ChatSupport { cache_block: block, ..ChatSupport::default() };
         let explained = chat.created_cache_tokens(count(&usage["prompt_tokens"])?, cached) == Some(created);
         chat.cache_block.filter(|_| explained)
     }

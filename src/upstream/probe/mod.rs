@@ -4,6 +4,7 @@ mod chat;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use futures_util::{StreamExt, TryStreamExt};
 use serde::Deserialize;
@@ -16,13 +17,16 @@ use crate::upstream::origin::Origin;
 use crate::upstream::prompt_rows::PromptScores;
 use crate::upstream::wire::{Candidate, Constraints, Sampled, SamplingFields};
 
+/// How long a server that can serve may take to say so: it computes nothing for it.
+const HEALTH_TIME: Duration = Duration::from_secs(5);
+
 #[derive(Deserialize)]
 struct Models {
     data: Vec<ServedModel>,
 }
 
 /// A model as `/v1/models` lists it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct ServedModel {
     /// The name by which requests call it.
     pub id: String,
@@ -35,9 +39,16 @@ pub struct ServedModel {
 }
 
 impl Upstream {
-    /// Whether the server says that it can serve.
-    pub async fn is_healthy(&self) -> bool {
-        self.get("/health").await.is_ok()
+    /// Asks the server whether it can serve. One that lets wait for the answer cannot.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub async fn check_health(&self) -> Result<(), UpstreamError> {
+        let silent = || {
+            let reason = format!("its health check brought no answer within {} seconds", HEALTH_TIME.as_secs());
+            UpstreamError::Unreachable { url: self.url().to_owned(), reason }
+        };
+        tokio::time::timeout(HEALTH_TIME, self.get("/health")).await.map_err(|_| silent())?.map(drop)
     }
 
     /// The model that the server serves, or the first of them.

@@ -13,6 +13,8 @@ pub enum Fault {
     Status(StatusCode, Option<u64>),
     /// The connection closes without a reply.
     Disconnect,
+    /// The reply comes, but not as it should.
+    Spoil(Spoil),
     /// The connection closes after this many chunks of a stream.
     CutStream(usize),
     /// Nothing happens until the test releases the request.
@@ -21,6 +23,19 @@ pub enum Fault {
     HangStream(usize, Hang),
     /// The engine stops once a sequence of the request has this many output tokens, until the test releases it.
     HoldAtToken(usize, Hang),
+}
+
+/// How a reply differs from the one that it should have been.
+#[derive(Debug, Clone, Copy)]
+pub enum Spoil {
+    /// The first half of the body, as if it were all.
+    Half,
+    /// The first half of the body, and then the connection closes.
+    Cut,
+    /// A JSON body with something else in it; others stay as they are.
+    Json(fn(&mut serde_json::Value)),
+    /// Any body, written anew.
+    Text(fn(&str) -> String),
 }
 
 /// The two ends of a handshake: the server says that it hangs, the test says when to go on. No clock is involved.

@@ -89,7 +89,7 @@ pub use self::{
     config::{FakeConfig, Frontend, Garbage, GenerationDefaults, LogprobsMode, Runner, Version},
     cost_model::{CostModel, DraftCost, StepLoad},
     distribution::{argmax, log_softmax, softmax},
-    faults::{Fault, Hang},
+    faults::{Fault, Hang, Spoil},
     language::{FIRST_WEIGHTS, LanguageModel},
     pace::Costs,
     params::SamplingParams,
@@ -127,7 +127,12 @@ pub struct FakeVllm {
 impl FakeVllm {
     /// Starts a server of `config` on a free port of 127.0.0.1.
     pub async fn start(config: FakeConfig) -> Self {
-        let listener = listen(ANY_PORT);
+        Self::start_at(config, ANY_PORT).await
+    }
+
+    /// Starts a server of `config` that listens to `address`.
+    pub async fn start_at(config: FakeConfig, address: SocketAddr) -> Self {
+        let listener = listen(address);
         let faults = Faults::new(config.request_latency, config.token_latency);
         let shared = Arc::new(Shared {
             engine: Arc::new(Engine::new(config)),
@@ -239,6 +244,11 @@ impl FakeVllm {
     /// The next `times` requests whose path contains `pattern` lose their connection without a reply.
     pub fn disconnect_next(&self, pattern: &str, times: usize) {
         self.shared.faults.arm(pattern, times, Fault::Disconnect);
+    }
+
+    /// The replies to the next `times` requests whose path contains `pattern` are spoilt.
+    pub fn spoil_next(&self, pattern: &str, times: usize, spoil: Spoil) {
+        self.shared.faults.arm(pattern, times, Fault::Spoil(spoil));
     }
 
     /// The next stream whose path contains `pattern` loses its connection after `chunks` events.

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use http::header::CONTENT_TYPE;
 use http::{Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -17,7 +17,7 @@ use super::batch::Call;
 use super::config::FakeConfig;
 use super::engine::Engine;
 use super::error::ApiError;
-use super::faults::Hang;
+use super::faults::{Hang, Spoil};
 
 /// The body of every reply. An error in it closes the connection.
 pub type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -36,6 +36,35 @@ pub fn json(status: StatusCode, body: &impl std::fmt::Display) -> Response<Body>
 /// The reply to a refused request.
 pub fn error(error: &ApiError, config: &FakeConfig) -> Response<Body> {
     json(error.status, &error.body(config))
+}
+
+/// A reply that is spoilt, all of it at once.
+pub async fn spoilt(response: Response<Body>, how: Spoil) -> io::Result<Response<Body>> {
+    let (head, body) = response.into_parts();
+    let whole = body.collect().await?.to_bytes();
+    let full = |bytes: Bytes| Full::new(bytes).map_err(|never: Infallible| match never {}).boxed_unsync();
+    let half = whole.slice(..whole.len() / 2);
+    let body = match how {
+        Spoil::Half => full(half),
+        Spoil::Cut => {
+            let cut = io::Error::new(io::ErrorKind::ConnectionAborted, "the fake cuts the reply");
+            let pieces = stream::iter([Ok(Frame::data(half))]).chain(stream::once(async {
+                // What is sent gets out before the connection closes.
+                tokio::task::yield_now().await;
+                Err(cut)
+            }));
+            StreamBody::new(pieces).boxed_unsync()
+        }
+        Spoil::Json(change) => match serde_json::from_slice(&whole) {
+            Ok(mut json) => {
+                change(&mut json);
+                full(json.to_string().into())
+            }
+            Err(_) => full(whole),
+        },
+        Spoil::Text(change) => full(change(&String::from_utf8_lossy(&whole)).into()),
+    };
+    Ok(Response::from_parts(head, body))
 }
 
 /// Where a stream of server-sent events goes wrong.

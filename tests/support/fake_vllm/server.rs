@@ -109,6 +109,7 @@ async fn answer(shared: Arc<Shared>, connection: usize, request: Request<Incomin
         token_hold: None,
         running,
     };
+    let mut spoil = None;
     match fault {
         None => {}
         Some(Fault::Disconnect) => {
@@ -124,6 +125,7 @@ async fn answer(shared: Arc<Shared>, connection: usize, request: Request<Incomin
             }
             return Ok(response);
         }
+        Some(Fault::Spoil(how)) => spoil = Some(how),
         Some(Fault::CutStream(after)) => call.stream_fault.cut_after = Some(after),
         Some(Fault::HangStream(after, hang)) => call.stream_fault.hang_after = Some((after, hang)),
         Some(Fault::HoldAtToken(tokens, hang)) => call.token_hold = Some((tokens, hang)),
@@ -138,7 +140,11 @@ async fn answer(shared: Arc<Shared>, connection: usize, request: Request<Incomin
 
     let routed = route(&shared, &received, &mut call).await;
     call.running.into_iter().for_each(Running::finish);
-    Ok(routed.unwrap_or_else(|error| reply::error(&error, &shared.engine.config)))
+    let response = routed.unwrap_or_else(|error| reply::error(&error, &shared.engine.config));
+    match spoil {
+        Some(how) => reply::spoilt(response, how).await,
+        None => Ok(response),
+    }
 }
 
 async fn route(shared: &Shared, request: &Received, call: &mut Call) -> Result<Response<Body>, ApiError> {
