@@ -10,7 +10,7 @@ use prometheus::{
 
 use super::control::ControlMetrics;
 use super::figure::{Figure, Kind};
-use super::history::HistoryMetrics;
+use super::history::{HistoryMetrics, SharedHistoryMetrics};
 use super::speculation::{DraftMetrics, SpeculationMetrics};
 use super::timer::Timer;
 
@@ -76,6 +76,14 @@ impl Metrics {
             history: HistoryMetrics::register(&registry)?,
             registry,
         })
+    }
+
+    /// Registers what is counted of a history that is shared, where there is one.
+    ///
+    /// # Errors
+    /// When that was done before.
+    pub fn shared_history(&self) -> prometheus::Result<SharedHistoryMetrics> {
+        SharedHistoryMetrics::register(&self.registry)
     }
 
     /// Adds a figure that somebody else keeps.
