@@ -37,7 +37,7 @@ impl RedisServer {
             .spawn()
             .expect("Debian's redis-server: `make redis` installs it");
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while !lines.next_line().await.unwrap().expect("it starts").contains("Ready to accept connections") {}
+        while !lines.next_line().await.unwrap().expect("it starts").contains("ready to accept connections") {}
         // It would wait for somebody who reads.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         child
