@@ -19,7 +19,7 @@ demo: ## Start a real vLLM and the sidecar, run 16 rollouts both ways, print wha
 	python3 tests/demo/demo.py --binary target/release/sidedraft $(DEMO_FLAGS)
 
 .PHONY: test
-test: nextest ## Run every test: chart, image, unit, property, fake server, simulated GPU, real vLLM
+test: nextest redis ## Run every test: chart, image, unit, property, fake server, simulated GPU, real vLLM
 	$(TARGET) setup
 	cargo nextest run --locked --no-run
 	$(CHART) check --binary target/debug/sidedraft
@@ -114,6 +114,12 @@ lint: ## Check formatting, clippy, documentation and licences
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 	python3 .ci/licences.py
+
+# The history's tests start a real one; this installs it where it is missing, which takes root and Debian.
+.PHONY: redis
+redis:
+	@redis-server --version > /dev/null 2>&1 || \
+		{ apt-get update -qq && apt-get install -y -qq --no-install-recommends redis-server; }
 
 .PHONY: nextest
 nextest:

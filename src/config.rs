@@ -299,6 +299,7 @@ impl TargetSettings {
         if self.upstream_tls.is_given() && !self.upstream.starts_with("https://") {
             return Err("--upstream-ca and --upstream-cert are about TLS, and --upstream is not https".to_owned());
         }
+        self.history.check()?;
         if self.ngram_min > self.ngram_max {
             return Err(format!("--ngram-min {} is larger than --ngram-max {}", self.ngram_min, self.ngram_max));
         }

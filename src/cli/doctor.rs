@@ -83,6 +83,7 @@ async fn examine_all(upstream: &Upstream, settings: &TargetSettings) -> Report {
     let size = tokenizer.vocabulary_size();
     report.line(Mark::Good, "tokenizer", &format!("{size} ids, each with the same text as on the server"));
     strategies(&mut report, &capabilities);
+    shared_history(&mut report, settings).await;
     report.works = drafter(&mut report, settings, &tokenizer).await && !capabilities.tells_more_than_tokens;
     report
 }
@@ -164,6 +165,18 @@ fn strategies(report: &mut Report, found: &Capabilities) {
         "C fan-out",
         if found.rust_frontend { "available, a request for each draft" } else { "available" },
     );
+}
+
+/// Whether the Redis server answers through which history is to be shared.
+async fn shared_history(report: &mut Report, settings: &TargetSettings) {
+    let Some(shared) = settings.history.shared() else { return };
+    match shared.ask().await {
+        Ok(found) => report.line(Mark::Good, "shared history", &found),
+        Err(error) => {
+            report.line(Mark::Slow, "shared history", &error.to_string());
+            report.hint("without it each sidecar drafts from its own rollouts alone");
+        }
+    }
 }
 
 /// Whether somebody can draft.

@@ -36,7 +36,7 @@ impl SuffixDrafter {
     fn index(&mut self, context: &[TokenId]) -> MutexGuard<'_, PromptIndex> {
         let Self { indexes, key, index, stream, indexed } = self;
         let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
-        let PromptIndex { suffixes, prompt } = &mut *index;
+        let PromptIndex { suffixes, prompt, .. } = &mut *index;
         let recent = stream.as_ref().unwrap_or(&*prompt).recent();
         let goes_on = context.get(..*indexed).is_some_and(|known| known.ends_with(recent));
         let from = if goes_on { *indexed } else { key.prompt().len().min(context.len()) };

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::PromptKey;
 use super::shelf::Shelf;
 use super::suffix::{Stream, SuffixIndex};
+use crate::speculation::TokenId;
 
 /// What one prompt's rollouts know of each other's tokens.
 #[derive(Debug)]
@@ -13,6 +14,8 @@ pub struct PromptIndex {
     pub suffixes: SuffixIndex,
     /// The prompt's own, of which every rollout is a branch.
     pub prompt: Stream,
+    /// Up to which number it has the texts of others that share the prompt.
+    pub(super) known: u64,
 }
 
 /// A suffix index for each prompt, bounded in bytes together and in tokens each.
@@ -39,7 +42,7 @@ impl Indexes {
             let (mut suffixes, mut prompt) = (SuffixIndex::new(self.most_tokens), Stream::default());
             suffixes.extend(&mut prompt, key.prompt());
             made = Some(suffixes.bytes());
-            Arc::new(Mutex::new(PromptIndex { suffixes, prompt }))
+            Arc::new(Mutex::new(PromptIndex { suffixes, prompt, known: 0 }))
         }));
         if let Some(bytes) = made {
             shelf.weigh(key, bytes + key.bytes());
@@ -50,6 +53,28 @@ impl Indexes {
     /// Notes that the index of a prompt takes so many bytes now. May be called with that index locked.
     pub fn weigh(&self, key: &PromptKey, bytes: usize) {
         self.lock().weigh(key, bytes + key.bytes());
+    }
+
+    /// Up to which number the prompt's index has the texts of others that share it.
+    pub(super) fn known(&self, key: &PromptKey) -> u64 {
+        // Not with all of them locked: whoever has locked one may wait for that.
+        let index = self.lock().get(key).cloned();
+        index.map_or(0, |index| index.lock().unwrap_or_else(PoisonError::into_inner).known)
+    }
+
+    /// Adds another's text of that number, unless it is there; false if it is.
+    pub(super) fn add(&self, key: &PromptKey, number: u64, text: &[TokenId]) -> bool {
+        let index = self.open(key);
+        // For one text alone: rollouts of the prompt wait for the lock.
+        let mut index = index.lock().unwrap_or_else(PoisonError::into_inner);
+        let PromptIndex { suffixes, prompt, known } = &mut *index;
+        if number <= *known {
+            return false;
+        }
+        *known = number;
+        suffixes.extend(&mut prompt.branch(), text);
+        self.weigh(key, suffixes.bytes());
+        true
     }
 
     /// Prompts that have an index, and the bytes noted for all.

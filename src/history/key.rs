@@ -4,7 +4,12 @@ use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
+use ring::digest::{Context, SHA256};
+
 use crate::speculation::TokenId;
+
+/// What a prompt is called outside of this process: it can only be compared.
+pub(super) type Digest = [u8; 32];
 
 /// On whose behalf, as a value that can only be compared: two requests may share history only if all that sets their senders
 /// apart (API key, cache salt) is the same.
@@ -62,6 +67,22 @@ impl PromptKey {
         &self.parts.prompt
     }
 
+    /// SHA-256 of everything in it: who sees it learns neither keys nor prompt, and two that differ in anything have two.
+    pub(super) fn digest(&self) -> Digest {
+        let Parts { tenant, model, prompt } = &*self.parts;
+        let mut context = Context::new(&SHA256);
+        for length in [tenant.0.len(), model.len(), prompt.len()] {
+            context.update(&(length as u64).to_le_bytes());
+        }
+        context.update(&tenant.0);
+        context.update(model.as_bytes());
+        let prompt: Vec<u8> = prompt.iter().flat_map(|token| token.to_le_bytes()).collect();
+        context.update(&prompt);
+        let mut digest = Digest::default();
+        digest.copy_from_slice(context.finish().as_ref());
+        digest
+    }
+
     /// The bytes it takes, once for all its clones.
     #[must_use]
     pub fn bytes(&self) -> usize {
@@ -86,6 +107,8 @@ impl Hash for PromptKey {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn key(api_key: Option<&str>, salt: Option<&str>, model: &str, prompt: &[TokenId]) -> PromptKey {
@@ -109,6 +132,9 @@ mod tests {
             assert_ne!(one, *other);
             assert!(others[index + 1..].iter().all(|another| another != other));
         }
+        let digests: HashSet<Digest> = others.iter().chain([&one]).map(PromptKey::digest).collect();
+        assert_eq!(digests.len(), others.len() + 1);
+        assert_eq!(one.digest(), key(Some("a"), Some("b"), "m", &[1, 2]).digest());
     }
 
     #[test]

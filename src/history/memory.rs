@@ -11,8 +11,20 @@ use crate::speculation::{Sampling, Scored};
 struct Kept {
     id: RolloutId,
     rollout: Arc<Rollout>,
-    /// Whether it has served another.
-    served: bool,
+    standing: Standing,
+    /// Whether its drafts may be drawn ones.
+    by_rows: bool,
+}
+
+/// Whose a rollout is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is here to be taken.
+    Own,
+    /// It is handed out elsewhere.
+    Lent,
+    /// It has served another.
+    Served,
 }
 
 impl Kept {
@@ -22,8 +34,9 @@ impl Kept {
 
     /// Whether it may serve a rollout under `version`.
     fn is_free(&self, version: &str) -> bool {
-        let Self { rollout, served, .. } = self;
-        rollout.ended().is_some() && !rollout.tokens().is_empty() && !rollout.ran_under(version) && !served
+        let Self { rollout, standing, .. } = self;
+        let is_over = rollout.ended().is_some() && !rollout.tokens().is_empty();
+        is_over && !rollout.ran_under(version) && *standing == Standing::Own
     }
 }
 
@@ -34,6 +47,8 @@ struct Group {
     kept: Vec<Kept>,
     /// What they weigh together.
     bytes: usize,
+    /// The version under which those who share the prompt have no earlier rollout under way, as was last heard of them.
+    settled: Option<Arc<str>>,
 }
 
 impl Group {
@@ -53,11 +68,25 @@ impl Group {
         true
     }
 
+    /// Whether all is over here that began under versions other than `version`, and none of it ran under that one.
+    fn is_settled(&self, version: &str) -> bool {
+        let mut earlier = self.kept.iter().filter(|kept| kept.rollout.begun_under() != version);
+        earlier.all(|kept| kept.rollout.ended().is_some() && !kept.rollout.ran_under(version))
+    }
+
     /// The last rollout that may serve one under `version`, which it now does.
     fn take(&mut self, version: &str) -> Option<&Kept> {
         let kept = self.kept.iter_mut().rfind(|kept| kept.is_free(version))?;
-        kept.served = true;
+        kept.standing = Standing::Served;
         Some(kept)
+    }
+
+    /// Moves a rollout that stands as `from` to `to`, and gives it back; nothing if it stands otherwise.
+    fn move_to(&mut self, id: RolloutId, from: Standing, to: Standing) -> Option<Arc<Rollout>> {
+        let at = self.kept.binary_search_by_key(&id, |kept| kept.id).ok()?;
+        let kept = self.kept.get_mut(at).filter(|kept| kept.standing == from)?;
+        kept.standing = to;
+        Some(Arc::clone(&kept.rollout))
     }
 
     /// Forgets the rollouts that began first until `excess` bytes are saved, the last one excepted.
@@ -109,6 +138,8 @@ impl Inner {
 #[derive(Debug)]
 pub struct Memory {
     inner: Mutex<Inner>,
+    /// Whether others share the prompts, of whom it must be heard that they are settled.
+    is_shared: bool,
 }
 
 impl Memory {
@@ -116,7 +147,46 @@ impl Memory {
     /// prompt that alone is too large, the rollouts that began first, but never the last.
     #[must_use]
     pub fn new(most_bytes: usize) -> Self {
-        Self { inner: Mutex::new(Inner { shelf: Shelf::new(most_bytes), begun: 0 }) }
+        Self { inner: Mutex::new(Inner { shelf: Shelf::new(most_bytes), begun: 0 }), is_shared: false }
+    }
+
+    /// The same, as the part here of a store whose prompts others share.
+    pub(super) fn shared(most_bytes: usize) -> Self {
+        Self { is_shared: true, ..Self::new(most_bytes) }
+    }
+
+    /// How many rollouts of the prompt may serve new ones under `version`.
+    pub(super) fn free(&self, key: &PromptKey, version: &str) -> usize {
+        let inner = self.lock();
+        inner.shelf.get(key).map_or(0, |group| group.kept.iter().filter(|kept| kept.is_free(version)).count())
+    }
+
+    /// Has a rollout that is over handed out elsewhere, and no longer here. Gives it back; `None` if it is not to be had.
+    pub(super) fn lend(&self, key: &PromptKey, id: RolloutId) -> Option<Arc<Rollout>> {
+        self.lock().shelf.get_mut(key)?.move_to(id, Standing::Own, Standing::Lent)
+    }
+
+    /// Has a rollout handed out here again, since nobody else does. False if it is forgotten.
+    pub(super) fn regain(&self, key: &PromptKey, id: RolloutId) -> bool {
+        let mut inner = self.lock();
+        let group = inner.shelf.get_mut(key);
+        group.and_then(|group| group.move_to(id, Standing::Lent, Standing::Own)).is_some()
+    }
+
+    /// Takes in another's rollout, to be handed out here; `by_rows` says whether its drafts may be drawn ones.
+    pub(super) fn adopt(&self, key: &PromptKey, rollout: Rollout, by_rows: bool) {
+        let mut inner = self.lock();
+        inner.begun += 1;
+        let kept = Kept { id: RolloutId(inner.begun), rollout: Arc::new(rollout), standing: Standing::Own, by_rows };
+        inner.shelf.open(key, Group::default).push(kept);
+        inner.weigh(key);
+    }
+
+    /// Notes whether others have rollouts of the prompt under way that began before `version`.
+    pub(super) fn hear(&self, key: &PromptKey, version: &Arc<str>, is_settled: bool) {
+        if let Some(group) = self.lock().shelf.get_mut(key) {
+            group.settled = is_settled.then(|| Arc::clone(version));
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -130,7 +200,7 @@ impl History for Memory {
         inner.begun += 1;
         let id = RolloutId(inner.begun);
         let rollout = Arc::new(Rollout::new(Arc::clone(version), sampling));
-        inner.shelf.open(key, Group::default).push(Kept { id, rollout, served: false });
+        inner.shelf.open(key, Group::default).push(Kept { id, rollout, standing: Standing::Own, by_rows: true });
         inner.weigh(key);
         id
     }
@@ -152,10 +222,10 @@ impl History for Memory {
     fn take(&self, key: &PromptKey, version: &str) -> Option<Lease> {
         let mut inner = self.lock();
         let group = inner.shelf.get_mut(key)?;
-        let mut earlier = group.kept.iter().filter(|kept| kept.rollout.begun_under() != version);
-        let is_unselected = earlier.all(|kept| kept.rollout.ended().is_some() && !kept.rollout.ran_under(version));
+        let is_heard = !self.is_shared || group.settled.as_ref().is_some_and(|settled| **settled == *version);
+        let is_settled = is_heard && group.is_settled(version);
         let kept = group.take(version)?;
-        Some(Lease { id: kept.id, rollout: Arc::clone(&kept.rollout), is_unselected })
+        Some(Lease { id: kept.id, rollout: Arc::clone(&kept.rollout), is_unselected: is_settled && kept.by_rows })
     }
 
     fn usage(&self) -> Usage {

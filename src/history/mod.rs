@@ -2,12 +2,15 @@
 //!
 //! Nothing here is thrown away when weights move; every token says which policy version scored it. Nothing is ever shared
 //! between tenants: a key holds the tenant, and keys are compared whole.
+//!
+//! Several sidecars can [share](shared) it through a Redis server.
 
 mod indexes;
 mod key;
 mod memory;
 mod rollout;
 mod rows;
+pub mod shared;
 mod shelf;
 mod store;
 pub mod suffix;

@@ -116,6 +116,31 @@ impl Rollout {
         Some(Draft::new(token, q))
     }
 
+    /// Each version that it ran under with the index of its first token.
+    pub(super) fn versions(&self) -> &[(Arc<str>, u32)] {
+        &self.versions
+    }
+
+    /// What its tokens were drawn from.
+    pub(super) fn rows(&self) -> &Rows {
+        &self.rows
+    }
+
+    /// The one that has these parts, a row for each token; `None` if they do not make one.
+    pub(super) fn of_parts(
+        tokens: Vec<TokenId>,
+        rows: Rows,
+        versions: Vec<(Arc<str>, u32)>,
+        sampling: Option<Sampling>,
+        finish: Finish,
+    ) -> Option<Self> {
+        let starts = || versions.iter().map(|(_, start)| *start as usize);
+        let sound = starts().next() == Some(0) && starts().is_sorted() && starts().all(|start| start <= tokens.len());
+        let mut rollout = Self { tokens, rows, versions, sampling, finish: None };
+        rollout.finish(finish);
+        sound.then_some(rollout)
+    }
+
     /// The bytes that it holds, unused capacity included.
     #[must_use]
     pub fn bytes(&self) -> usize {

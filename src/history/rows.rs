@@ -30,6 +30,13 @@ impl Rows {
         Row::new(entries.collect(), end - start)
     }
 
+    /// The ids and log-probabilities of the row at `index`, which may be none.
+    pub(super) fn columns(&self, index: usize) -> (&[TokenId], &[f32]) {
+        let end = self.ends.get(index).map_or(0, |end| *end as usize);
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before)).map_or(0, |start| *start as usize);
+        (self.ids.get(start..end).unwrap_or_default(), self.logprobs.get(start..end).unwrap_or_default())
+    }
+
     pub(super) fn shrink(&mut self) {
         self.ends.shrink_to_fit();
         self.ids.shrink_to_fit();

@@ -4,6 +4,8 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+
 use super::{Finish, PromptKey, Rollout};
 use crate::speculation::{Sampling, Scored};
 
@@ -52,6 +54,13 @@ impl Usage {
 /// A store may forget a prompt at any time, even while its rollouts run: that costs drafts and nothing else. Which one
 /// may depend on age and size, which hardly depends on what the tokens are.
 pub trait History: Send + Sync + Debug {
+    /// So many rollouts of the prompt are about to begin under `version`: what is kept elsewhere is sent for. There is
+    /// something to wait for where it may be here in a moment, which takes a few milliseconds at most; they can as well
+    /// begin without.
+    fn expect(&self, _key: &PromptKey, _version: &Arc<str>, _count: usize) -> Option<BoxFuture<'static, ()>> {
+        None
+    }
+
     /// A rollout of the prompt begins under `version`; of `sampling`, see [`Rollout::new`].
     fn begin(&self, key: &PromptKey, version: &Arc<str>, sampling: Option<Sampling>) -> RolloutId;
 

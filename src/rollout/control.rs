@@ -104,6 +104,14 @@ impl Control {
         self.shared.state.borrow().version.clone()
     }
 
+    /// Waits until the version is another than `known`, and gives it back.
+    pub async fn version_after(&self, known: &str) -> Arc<str> {
+        let mut state = self.shared.state.subscribe();
+        // The sender lives in `self`.
+        let _ = state.wait_for(|state| *state.version != *known).await;
+        self.version()
+    }
+
     /// Notes the version that the server was told or found to have.
     pub fn set_version(&self, version: &str) {
         self.shared.state.send_if_modified(|state| {

@@ -98,10 +98,11 @@ impl Running {
             ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
             name: rollout.id,
             is_streamed: rollout.prefill.is_streamed,
-            // The suffix index has the texts; the rollouts themselves are for those that replay them.
+            // The suffix index has the texts; the rollouts themselves are for those that replay them, and for others who
+            // share them.
             recording: group
                 .clone()
-                .filter(|group| group.past.replays)
+                .filter(|group| group.past.replays || group.past.is_shared)
                 .map(|group| Recording::new(group, rollout.terms.rows)),
             terms: rollout.terms,
             sampling: rollout.sampling,

@@ -134,7 +134,12 @@ impl Engine {
             all.push(deltas);
         }
         let shared = Arc::clone(&self.shared);
-        tokio::spawn(async move { shared.group(&rollout, runs).await });
+        tokio::spawn(async move {
+            if let Some(group) = group {
+                group.expect(&shared.settings.control.version(), n).await;
+            }
+            shared.group(&rollout, runs).await;
+        });
         all
     }
 }

@@ -18,6 +18,8 @@ pub struct Past {
     pub indexes: Option<Arc<Indexes>>,
     /// Whether old rollouts are proposed to new ones.
     pub replays: bool,
+    /// Whether others are told of rollouts, too, who may propose or index them.
+    pub is_shared: bool,
     /// How many of the likeliest tokens to keep with each token at most.
     pub rows: usize,
     /// What is counted.
@@ -58,6 +60,14 @@ pub(super) struct Group {
 }
 
 impl Group {
+    /// Sends for what is kept elsewhere, since so many rollouts are about to begin under `version`, and gives it a moment
+    /// to come.
+    pub(super) async fn expect(&self, version: &Arc<str>, count: usize) {
+        if let Some(arrival) = self.past.history.expect(&self.key, version, count) {
+            arrival.await;
+        }
+    }
+
     /// A new rollout's drafter from what the others say.
     pub(super) fn suffix(&self) -> Option<SuffixDrafter> {
         let indexes = self.past.indexes.as_ref()?;

@@ -46,7 +46,7 @@ impl Setup {
     pub fn new(settings: TargetSettings, policy: Policy, upstream: Upstream, metrics: Metrics) -> Self {
         let rule = Arc::new(Lossless);
         let control = Control::new(metrics.control.clone());
-        let past = past::past(&settings.history, &metrics);
+        let past = past::past(&settings.history, &control, &metrics);
         let (draft_model, watched) = (OnceCell::new(), Once::new());
         Self { settings, policy, upstream, metrics, rule, draft_model, watched, drafters: None, past, control }
     }

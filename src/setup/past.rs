@@ -3,33 +3,82 @@
 use std::sync::Arc;
 
 use crate::config::HistorySettings;
+use crate::history::shared::{Event, Reporter, Shared};
 use crate::history::{History, Indexes, Memory};
-use crate::rollout::Past;
-use crate::telemetry::{Kind, Metrics};
+use crate::rollout::{Control, Past};
+use crate::telemetry::{Kind, Metrics, SharedHistoryMetrics};
 
 /// Tokens of one prompt's rollouts in the suffix index at most: some dozens of long ones.
 const INDEXED: usize = 1 << 17;
 
 /// An empty history, if there is to be one, whose size is shown among `metrics`. The rollouts and their index have half of
-/// the bytes each where there is an index.
-pub(super) fn past(settings: &HistorySettings, metrics: &Metrics) -> Option<Past> {
+/// the bytes each where there is an index. Where others share it, they are told when `control` sees another version.
+pub(super) fn past(settings: &HistorySettings, control: &Control, metrics: &Metrics) -> Option<Past> {
     if !settings.is_on() {
         return None;
     }
     let bytes = settings.history_bytes;
-    // Without replay nobody reads the rollouts.
-    let (kept, indexed) = match (settings.replay, settings.suffix) {
+    let is_shared = settings.history_redis.is_some();
+    // Without replay nobody reads the rollouts, unless it is others.
+    let (kept, indexed) = match (settings.replay || is_shared, settings.suffix) {
         (true, true) => (bytes / 2, bytes / 2),
         (true, false) => (bytes, 0),
         (false, _) => (0, bytes),
     };
-    let history: Arc<dyn History> = Arc::new(Memory::new(kept));
     let indexes = settings.suffix.then(|| Arc::new(Indexes::new(indexed, INDEXED)));
+    let shared = share(settings, kept, indexes.as_ref(), control, metrics);
+    let is_shared = shared.is_some();
+    let history = shared.unwrap_or_else(|| Arc::new(Memory::new(kept)));
     if let Err(error) = watch(&history, indexes.as_ref(), metrics) {
         tracing::error!(%error, "the history's figures are not on the metrics page");
     }
     let (replays, rows, metrics) = (settings.replay, settings.history_rows, metrics.history.clone());
-    Some(Past { history, indexes, replays, rows, metrics })
+    Some(Past { history, indexes, replays, is_shared, rows, metrics })
+}
+
+/// The history as part of one that is shared, if that is wanted.
+fn share(
+    settings: &HistorySettings,
+    kept: usize,
+    indexes: Option<&Arc<Indexes>>,
+    control: &Control,
+    metrics: &Metrics,
+) -> Option<Arc<dyn History>> {
+    let options = settings.shared()?;
+    let reporter = match metrics.shared_history() {
+        Ok(metrics) => Reporter::new(move |event| count(&metrics, event)),
+        Err(error) => {
+            tracing::error!(%error, "what becomes of the shared history is not on the metrics page");
+            Reporter::new(|_| {})
+        }
+    };
+    let shared = match Shared::start(options, kept, indexes.cloned(), reporter) {
+        Ok(shared) => shared,
+        Err(error) => {
+            tracing::error!(%error, "the history is not shared");
+            return None;
+        }
+    };
+    let (control, told) = (control.clone(), Arc::clone(&shared));
+    tokio::spawn(async move {
+        let mut version = control.version();
+        loop {
+            told.moved(&version).await;
+            version = control.version_after(&version).await;
+        }
+    });
+    Some(shared)
+}
+
+fn count(metrics: &SharedHistoryMetrics, event: Event) {
+    match event {
+        Event::Connected(is_connected) => metrics.connected.set(i64::from(is_connected)),
+        Event::Failed(fault) => metrics.failed(fault.name()),
+        Event::Record(fate) => metrics.record(fate.name()),
+        Event::Refused(error) => metrics.refused(error.name()),
+        Event::Late => metrics.late.inc(),
+        Event::Answered(after) => metrics.batch_seconds.observe(after.as_secs_f64()),
+    }
 }
 
 fn watch(history: &Arc<dyn History>, indexes: Option<&Arc<Indexes>>, metrics: &Metrics) -> prometheus::Result<()> {

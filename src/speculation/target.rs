@@ -66,6 +66,18 @@ impl Sampling {
         self.top_k
     }
 
+    /// The top-p truncation; 1 is none.
+    #[must_use]
+    pub fn top_p(&self) -> f64 {
+        self.top_p
+    }
+
+    /// The min-p truncation; 0 is none.
+    #[must_use]
+    pub fn min_p(&self) -> f64 {
+        self.min_p
+    }
+
     /// Whether the likeliest token is always taken.
     #[must_use]
     pub fn is_greedy(&self) -> bool {

@@ -10,7 +10,7 @@ use prometheus::{
 
 use super::control::ControlMetrics;
 use super::figure::{Figure, Kind};
-use super::history::HistoryMetrics;
+use super::history::{HistoryMetrics, SharedHistoryMetrics};
 use super::panics::PanicMetrics;
 use super::spans::SpanMetrics;
 use super::speculation::{DraftMetrics, SpeculationMetrics};
@@ -84,6 +84,14 @@ impl Metrics {
             spans: SpanMetrics::register(&registry)?,
             registry,
         })
+    }
+
+    /// Registers what is counted of a history that is shared, where there is one.
+    ///
+    /// # Errors
+    /// When that was done before.
+    pub fn shared_history(&self) -> prometheus::Result<SharedHistoryMetrics> {
+        SharedHistoryMetrics::register(&self.registry)
     }
 
     /// Adds a figure that somebody else keeps.

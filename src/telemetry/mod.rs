@@ -16,7 +16,7 @@ mod tracing_setup;
 
 pub use control::ControlMetrics;
 pub use figure::Kind;
-pub use history::HistoryMetrics;
+pub use history::{HistoryMetrics, SharedHistoryMetrics};
 pub use metrics::{Metrics, Outcome, RequestMetrics};
 pub use page::merge;
 pub use panics::{PanicMetrics, Panicked, Place, message_of};

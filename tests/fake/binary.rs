@@ -36,6 +36,9 @@ async fn settings_that_make_no_sense_are_one_line_on_standard_error() {
         [&fine[..], &["--upstream-ca", "/ca.pem"]].concat(),
         vec!["--upstream", "https://127.0.0.1:9", "--upstream-ca", "/nowhere.pem"],
         vec!["--upstream", "http://user:word@127.0.0.1:9"],
+        [&fine[..], &["--suffix", "--history-redis", "http://user:word@127.0.0.1:9"]].concat(),
+        [&fine[..], &["--history-redis", "redis://user:word@127.0.0.1:9"]].concat(),
+        [&fine[..], &["--replay", "--history-redis", "redis://127.0.0.1:9", "--history-redis-ttl", "0"]].concat(),
     ] {
         for subcommand in ["serve", "doctor"] {
             let output = run(&[&[subcommand], &settings[..]].concat()).await;

@@ -18,12 +18,12 @@ async fn remembering(config: FakeConfig, flags: &str, rule: Arc<dyn AcceptanceRu
     Plan::new(config).drafters(told(|_| Ok(Proposal::default()))).flags(flags).rule(rule).start().await
 }
 
-fn replays(rig: &Rig, rows: &str) -> f64 {
+pub fn replays(rig: &Rig, rows: &str) -> f64 {
     rig.metric("sidedraft_replays_total", rows)
 }
 
 /// The ids of a completion on behalf of a tenant.
-async fn complete_as(rig: &Rig, key: &str, salt: Option<&str>, body: &Value) -> Vec<Vec<u32>> {
+pub async fn complete_as(rig: &Rig, key: &str, salt: Option<&str>, body: &Value) -> Vec<Vec<u32>> {
     let mut body = body.clone();
     if let Some(salt) = salt {
         body["cache_salt"] = json!(salt);
@@ -34,7 +34,7 @@ async fn complete_as(rig: &Rig, key: &str, salt: Option<&str>, body: &Value) -> 
     ids(&serde_json::from_slice(&reply).unwrap())
 }
 
-const TENANTS: [(&str, Option<&str>); 4] =
+pub const TENANTS: [(&str, Option<&str>); 4] =
     [("key-a", None), ("key-b", None), ("key-a", Some("salt-1")), ("key-a", Some("salt-2"))];
 
 #[tokio::test]
@@ -120,7 +120,7 @@ async fn replayed(config: FakeConfig, flags: &str, rule: Arc<dyn AcceptanceRule>
     (rig, fit)
 }
 
-fn far_apart(config: FakeConfig) -> FakeConfig {
+pub fn far_apart(config: FakeConfig) -> FakeConfig {
     let language = LanguageModel { drift: 0.6, ..config.language };
     FakeConfig { language, ..config }
 }
