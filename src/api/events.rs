@@ -187,7 +187,7 @@ mod tests {
     ) -> (String, String) {
         let (metrics, stop) = (Metrics::register().unwrap(), Stop::new());
         let taken = Room::new(1).take(1).unwrap();
-        let guard = Guard::new(metrics.clone(), Timer::start(), Arc::from("test"), stop.listen(), taken);
+        let guard = Guard::new(metrics.clone(), Timer::start(), "test".into(), stop.listen(), taken);
         let (events, deltas) = mpsc::channel(4);
         then(&stop, &events);
         let body = response(Box::new(dialect), vec![Delta::default()], vec![deltas], guard).into_body();
