@@ -59,7 +59,6 @@ async fn medians(rig: &Rig, seeds: std::ops::Range<u32>) -> (Duration, Duration)
 fn assert_adds_no_time(healthy: (Duration, Duration), sick: (Duration, Duration)) {
     let added = |(through, direct): (Duration, Duration)| through.saturating_sub(direct);
     let more = added(sick).saturating_sub(added(healthy));
-    println!("{:?} added while it is well, {:?} while it is not", added(healthy), added(sick));
     assert!(more < Duration::from_millis(5), "{healthy:?} {sick:?}");
 }
 
