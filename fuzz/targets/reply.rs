@@ -43,11 +43,11 @@ pub fn run(data: &[u8]) {
         let sampled: Vec<Scored> = choice.tokens.into_iter().map(|token| sampled_as_scored(token, 3)).collect();
         let Some(rows) = choice.prompt.as_ref().and_then(|prompt| prompt.rows()) else { continue };
         for runner in [Runner::V1, Runner::V2, Runner::Unknown] {
-            for index in PROMPT.len() - DRAFTS..PROMPT.len() {
+            for (index, &draft) in PROMPT.iter().enumerate().skip(PROMPT.len() - DRAFTS) {
                 let aligned = rows::Aligned { rows, cached_tokens: reply.cached_tokens, runner };
                 let row = rows::computed_row(aligned, PROMPT.len(), index);
-                if let Some(Observation::Row(row)) = row.and_then(|row| rows::observation(row, 4, PROMPT[index])) {
-                    judge(&row, PROMPT[index], &sampled);
+                if let Some(Observation::Row(row)) = row.and_then(|row| rows::observation(row, 4, draft)) {
+                    judge(&row, draft, &sampled);
                 }
             }
         }

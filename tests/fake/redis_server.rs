@@ -134,8 +134,13 @@ impl RedisServer {
 
 /// Waits until a metric of a sidecar has this value.
 pub async fn until(rig: &Rig, name: &str, labels: &str, value: f64) {
+    until_it(rig, name, labels, |now| now == value).await;
+}
+
+/// The same until it is as one wants it.
+pub async fn until_it(rig: &Rig, name: &str, labels: &str, is_so: impl Fn(f64) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
-    while rig.metric(name, labels) != value {
+    while !is_so(rig.metric(name, labels)) {
         assert!(Instant::now() < deadline, "{name} {labels} is {}", rig.metric(name, labels));
         tokio::task::yield_now().await;
     }

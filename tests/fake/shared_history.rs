@@ -69,6 +69,7 @@ async fn a_rollout_finished_in_one_is_replayed_by_the_other_and_by_nobody_else()
     assert_eq!((replays(other, "\"used\""), records(other, "imported")), (3.0, 3.0));
     one.complete(&sample(5)).await;
     assert_eq!((replays(one, "\"used\""), records(one, "claimed")), (1.0, 1.0), "the last one left");
+    until(one, "sidedraft_history_redis_records_total", "\"written\"", 9.0).await;
     assert_eq!(pair.redis.fields(&pair.redis.prompts().await[0], "g:").await, [""; 0], "none is under way");
 }
 

@@ -144,6 +144,9 @@ async fn nan() -> Seen {
     scene.end(tally).await
 }
 
+/// What is done to a reply.
+type Change = fn(&mut Value);
+
 fn rows(reply: &mut Value) -> Option<&mut Vec<Value>> {
     reply["prompt_logprobs"].as_array_mut()
 }
@@ -151,7 +154,7 @@ fn rows(reply: &mut Value) -> Option<&mut Vec<Value>> {
 async fn counts() -> Seen {
     let mut scene = Plan::new(0).start_warm().await;
     let mut tally = Tally::default();
-    let ways: [(&str, fn(&mut Value)); 4] = [
+    let ways: [(&str, Change); 4] = [
         ("one missing", |reply| drop(rows(reply).and_then(Vec::pop))),
         ("one twice", |reply| {
             if let Some(rows) = rows(reply) {

@@ -29,8 +29,11 @@ pub enum Server {
 /// The sidecar, in this process or as a command.
 pub enum Side {
     Here(Box<Harness>),
-    There(Process),
+    There(Box<Process>),
 }
+
+/// The words that the sidecar is started through, and variables of its environment.
+type Command = (Vec<&'static str>, Vec<(String, String)>);
 
 /// What a scene differs in from the usual one, which has everything in this process.
 #[derive(Default)]
@@ -38,7 +41,7 @@ pub struct Plan {
     config: FakeConfig,
     spec: Option<Spec>,
     flags: Vec<String>,
-    command: Option<(Vec<&'static str>, Vec<(String, String)>)>,
+    command: Option<Command>,
     drafters: Option<Arc<dyn DrafterFactory>>,
     rule: Option<Arc<dyn AcceptanceRule>>,
 }
@@ -103,7 +106,7 @@ impl Plan {
                     ["--draft-model", &path, "--drafter", "neural", "--speculate", "always"].map(str::to_owned),
                 );
                 flags.extend(["--draft-tokens", "4"].map(str::to_owned));
-                (Side::There(Process::start(&server.url(), &flags, &through, &variables).await), None)
+                (Side::There(Box::new(Process::start(&server.url(), &flags, &through, &variables).await)), None)
             }
             None => {
                 let source = ModelSource::from_path(folder.path());
