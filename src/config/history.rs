@@ -32,7 +32,7 @@ pub struct HistorySettings {
     #[arg(long, env = "SIDEDRAFT_LONGEST_REPLAY", default_value_t = 512, value_parser = super::positive, value_name = "TOKENS")]
     pub longest_replay: usize,
 
-    /// A Redis server through which sidecars share what they remember: redis://[user:password@]host:port[/database],
+    /// A Redis server through which sidecars share what they remember: `redis://user:password@host:port/database`,
     /// rediss:// for TLS, unix:/path. Better given by the environment, since it may hold a password
     #[arg(long, env = "SIDEDRAFT_HISTORY_REDIS", hide_env_values = true, value_name = "URL")]
     pub history_redis: Option<Secret>,

@@ -31,7 +31,7 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Sends what [`Traces::layer`] sees to the collector at `endpoint`, http://host:port, from tasks of `runtime`.
+    /// Sends what its layer sees to the collector at `endpoint`, http://host:port, from tasks of `runtime`.
     ///
     /// # Errors
     /// When the endpoint is not a URL or TLS cannot be set up. Whether anybody listens there is not asked.
