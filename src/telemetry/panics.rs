@@ -46,8 +46,12 @@ pub struct PanicMetrics {
 
 impl PanicMetrics {
     pub(super) fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let help = "Panics that were caught, by what they ended; each is a bug.";
-        let by_place = counters(registry, "sidedraft_panics_total", help, &["place"])?;
+        let by_place = counters(
+            registry,
+            "sidedraft_panics_total",
+            "Panics that were caught, by what they ended; each is a bug.",
+            &["place"],
+        )?;
         // Shown from the start, so that the first one is an increase.
         for place in Place::ALL {
             by_place.with_label_values(&[place.name()]);

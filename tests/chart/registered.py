@@ -14,6 +14,8 @@ CALL = re.compile(r'"((?:sidedraft_|vllm:)\w+)",\s*"[^"]*",?\s*\)?,?\s*(&\[[^\]]
 # Figures of the draft model, whose names have their prefix from the loop that registers them.
 FIGURE = re.compile(r'Kind::(?:Counter|Gauge),\s*"(\w+)"')
 PREFIX = "sidedraft_draft_model_"
+# Figures that are registered where they are read.
+OWN_FIGURE = re.compile(r'\.figure\(\s*Kind::\w+,\s*"(sidedraft_\w+)"')
 HISTOGRAM = "_seconds"
 
 
@@ -36,6 +38,8 @@ def registered() -> dict[str, Metric]:
     assert f'"{PREFIX}{{name}}"' in drafters, f"{PREFIX} is no longer how figures of the draft model begin"
     for name in FIGURE.findall(drafters):
         found[PREFIX + name] = Metric(frozenset(), False, False)
+    for name in OWN_FIGURE.findall((SOURCE / "api" / "sidecar.rs").read_text()):
+        found[name] = Metric(frozenset(), False, True)
     return found
 
 
