@@ -172,26 +172,27 @@ async fn another_tenants_record_is_refused_also_where_it_is_put_under_this_ones_
     assert_eq!(figure(&pair.rigs[1], "refused_total", "\"seal\""), 1.0);
 }
 
-/// Rollouts of both sidecars, each of which replays those that the other finished under the policy before.
+/// Rollouts of one sidecar under the second policy that replay those that the other finished under the first; their fit
+/// to the second's law. A tenant for each round: where rollouts of the first policy replayed in turn those that the
+/// rounds before said under the second, each would follow its law, and yet resemble the ones before.
 async fn replayed(config: FakeConfig, flags: &str) -> (Pair, GTest) {
     const AT_ONCE: usize = 50;
     let pair = Pair::start(config, &format!("{flags} {PATIENT}")).await;
     let mut outputs = Vec::new();
-    // Only what was said under the second is compared with its law.
     for round in 0..12 {
+        let tenant = format!("round-{round}");
+        pair.update_weights(1).await;
         for _ in 0..4 {
-            pair.rigs[0].complete(&sample(AT_ONCE)).await;
+            complete_as(&pair.rigs[0], "key", Some(&tenant), &sample(AT_ONCE)).await;
         }
         pair.update_weights(2).await;
         for _ in 0..4 {
-            outputs.extend(ids(&pair.rigs[1].complete(&sample(AT_ONCE)).await));
+            outputs.extend(complete_as(&pair.rigs[1], "key", Some(&tenant), &sample(AT_ONCE)).await);
         }
         let used = replays(&pair.rigs[1], "\"used\"");
         assert_eq!(used, f64::from((round + 1) * 4 * AT_ONCE as u32), "in round {round}");
-        if round < 11 {
-            pair.update_weights(1).await;
-        }
     }
+    assert_eq!(replays(&pair.rigs[0], ""), 0.0, "independent of each other");
     let fit = compare(&pair.rigs[1], &outputs, &expecting(|_| {}));
     (pair, fit)
 }
