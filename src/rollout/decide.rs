@@ -95,12 +95,17 @@ impl Running {
         let room = self.draft_room();
         let mut ready = Vec::new();
         let mut unseen = Vec::new();
+        let mut veiled = None;
         let Policy { draft_tokens, longest_match, longest_replay, .. } = *self.policy();
         let version = self.shared.settings.control.version();
         for (number, supply) in self.drafters.standing(self.sequence.tokens(), &version) {
             match supply {
                 Supply::Made => unseen.push((number, None, draft_tokens)),
                 Supply::Drawn => unseen.push((number, None, longest_replay)),
+                Supply::Veiled => {
+                    veiled = Some(number);
+                    unseen.push((number, None, longest_match));
+                }
                 Supply::Free if room > 0 => {
                     let proposal = self.draft(number, room.min(longest_match), StopRule::never()).await;
                     if !proposal.drafts.is_empty() {
@@ -115,7 +120,8 @@ impl Running {
         let free = ready.iter().map(|(number, proposal)| (*number, Some(proposal), longest_match));
         let candidates = unseen.into_iter().chain(free).filter_map(|(number, ready, longest)| {
             let candidate = self.pace.candidate(number, ready, longest, committed, context)?;
-            Some(if drawn == Some(number) { Candidate { unread: 0, is_at_hand: true, ..candidate } } else { candidate })
+            let is_hidden = [drawn, veiled].contains(&Some(number));
+            Some(if is_hidden { Candidate { unread: 0, is_at_hand: true, ..candidate } } else { candidate })
         });
         let candidates: Vec<Candidate<'_>> = candidates.collect();
         let load = self.pace.monitor.load();
@@ -133,6 +139,11 @@ impl Running {
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
         });
+        // Rollouts that have parted go on beside each other as long as that is the fastest way.
+        let is_measured = !matches!(choice.reason, Reason::Unmeasured | Reason::Stale);
+        if is_measured && self.drafters.has_parted() && choice.bet.is_none_or(|bet| Some(bet.drafter) != drawn) {
+            self.drafters.end_replay();
+        }
         // Who has no idea now may have one later: the text goes on, and others of the group go on, too.
         if choice.reason == Reason::NoDraft && !self.drafters.is_empty() {
             choice.at_least = choice.at_least.min(TO_REVIEW);
@@ -206,7 +217,10 @@ impl Running {
         };
         proposal.drafts.truncate(bet.length);
         if proposal.drafts.is_empty() {
-            self.pace.had_none(bet.drafter, self.sequence.committed());
+            // One that costs nothing may be asked again at once.
+            if !self.drafters.is_free(bet.drafter) {
+                self.pace.had_none(bet.drafter, self.sequence.committed());
+            }
             return self.decode_as(choice, Reason::NoDraft);
         }
         self.sequence.stage(proposal.tokens());

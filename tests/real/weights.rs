@@ -5,6 +5,7 @@ use std::process::Command;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::policies::swap;
 use crate::server::{complete_directly, model_dir, neural_flags, python, server};
 use crate::support::harness::{Harness, success};
 
@@ -17,22 +18,6 @@ fn next_version() -> tempfile::TempDir {
     let args = [script, "--model", &model_dir(), "--out", folder.path().to_str().unwrap()];
     assert!(Command::new(python()).args(args).status().unwrap().success());
     folder
-}
-
-/// Swaps the weights of a running server as a trainer does, by requests to `url`.
-async fn swap(http: &reqwest::Client, url: &str, folder: &str, version: &str) {
-    let reload = json!({"method": "reload_weights", "kwargs": {"weights_path": folder}});
-    for (path, body) in [
-        ("/pause?mode=keep", json!({})),
-        ("/collective_rpc", reload),
-        ("/update_weight_version", json!({"new_version": version})),
-        ("/reset_prefix_cache", json!({})),
-        ("/resume", json!({})),
-    ] {
-        let reply = http.post(format!("{url}{path}")).json(&body).send().await.unwrap();
-        let (status, text) = (reply.status(), reply.text().await.unwrap());
-        assert!(status.is_success() && !text.contains("\"success\":false"), "{path}: {status} {text}");
-    }
 }
 
 /// The log-probability of every token of `ids` but the first under the weights that the server has now.

@@ -4,6 +4,7 @@
 pub mod draft_engine;
 pub mod fake_vllm;
 pub mod harness;
+pub mod nobody;
 pub mod planted;
 pub mod simulated_drafters;
 pub mod stats;
