@@ -29,9 +29,15 @@ test: nextest redis ## Run every test: chart, image, unit, property, fake server
 		python3 tests/summary.py $(JUNIT); exit $$status
 
 .PHONY: exactness
-exactness: nextest ## Compare 36,000 sampled answers with the server's exact distributions (up to 40 minutes)
+exactness: nextest ## Compare 36,000 sampled answers, and 3,000 replayed ones, with the server's exact distributions (up to 50 minutes)
 	$(TARGET) with float32 -- cargo nextest run --locked --profile exactness --test real --run-ignored only \
 		--no-capture long_form
+
+.PHONY: rewards
+rewards: ## Compare rewards of 512 rollouts, direct and replayed under the next policy, on a real vLLM (about 15 minutes)
+	cargo build --release --locked
+	policies=$$($(TARGET) policies); $(TARGET) with bfloat16 --model $$policies/policy-1 -- \
+		python3 tests/rewards/rewards.py target/release/sidedraft $$policies
 
 .PHONY: conformance
 conformance: ## Ask a real vLLM the same things directly and through the sidecar, compare the replies (about 20 minutes)

@@ -46,8 +46,10 @@ pub fn run(data: &[u8]) {
             for (index, &draft) in PROMPT.iter().enumerate().skip(PROMPT.len() - DRAFTS) {
                 let aligned = rows::Aligned { rows, cached_tokens: reply.cached_tokens, runner };
                 let row = rows::computed_row(aligned, PROMPT.len(), index);
-                if let Some(Observation::Row(row)) = row.and_then(|row| rows::observation(row, 4, draft)) {
-                    judge(&row, draft, &sampled);
+                for listed in [None, Some((&PROMPT[..2], &[-0.5, -9.0][..]))] {
+                    if let Some(Observation::Row(row)) = row.and_then(|row| rows::observation(row, 4, draft, listed)) {
+                        judge(&row, draft, &sampled);
+                    }
                 }
             }
         }

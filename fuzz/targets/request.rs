@@ -64,6 +64,7 @@ fn engine(modern: bool) -> Engine {
             runner: Runner::V2,
             reports_cached_tokens: modern,
             prints_badly: false,
+            scores_given_ids: modern,
         },
         chat: ChatSupport { available: true, renders: modern, echoes_text: modern, ..ChatSupport::default() },
         limits: TokenLimits { most: (!modern).then_some(40), default: None },

@@ -157,6 +157,14 @@ fn strategies(report: &mut Report, found: &Capabilities) {
             _ => {}
         }
     }
+    if Strategy::CachedSuffix.is_available(found) {
+        let finding = if found.generate.scores_given_ids {
+            "scored: old rollouts are judged by all that their rows list"
+        } else {
+            "not scored (vLLM 0.31 and later do, on the V2 runner): old rollouts are judged by what both rows list"
+        };
+        report.line(Mark::Good, "given ids", finding);
+    }
     let full = Strategy::PromptLogprobs.is_available(found);
     let finding = if full { "available, for short contexts" } else { "not available" };
     report.line(if full { Mark::Good } else { Mark::Slow }, "B prompt logprobs", finding);

@@ -69,12 +69,8 @@ impl Engine {
     pub fn new(settings: EngineSettings) -> Self {
         let (upstream, capabilities) = (&settings.upstream, &settings.capabilities);
         let sampler = Sampler::new(upstream.clone(), capabilities.rust_frontend, capabilities.max_logprobs);
-        let cached_suffix = CachedSuffix::new(
-            upstream.clone(),
-            sampler.clone(),
-            capabilities.generate.runner,
-            capabilities.max_logprobs,
-        );
+        let cached_suffix =
+            CachedSuffix::new(upstream.clone(), sampler.clone(), &capabilities.generate, capabilities.max_logprobs);
         let prompt_logprobs = PromptLogprobs::new(upstream.clone());
         let fan_out = FanOut::new(sampler.clone());
         let decides = settings.policy.speculate == Speculate::Auto;

@@ -10,7 +10,7 @@ use super::decide::Proposed;
 use super::driver::Running;
 use super::traced;
 use super::types::RolloutError;
-use crate::speculation::{Draft, Observation, Proposal, Row, TailVerdict, Verdict};
+use crate::speculation::{Draft, DraftDistribution, Observation, Proposal, Row, TailVerdict, Verdict};
 use crate::telemetry::Timer;
 use crate::upstream::UpstreamError;
 use crate::verify::{Drawn, Evidence, Prefill, Round};
@@ -71,6 +71,9 @@ impl Running {
         metrics.verified(strategy.name(), timer);
         metrics.lost_rows.inc_by(evidence.lost_rows as u64);
         metrics.recomputed.inc_by(evidence.recomputed as u64);
+        if proposal.drafts.iter().any(|draft| matches!(draft.q, DraftDistribution::Partial(_))) {
+            metrics.judged_by_classes(evidence.given_ids);
+        }
         let costs = self.pace.monitor.costs();
         let company = before.busier(self.pace.monitor.company());
         let is_typical = self.pace.monitor.load().was_typical(started);

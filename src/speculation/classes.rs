@@ -7,6 +7,9 @@
 //! the token; for O the token is drawn from p restricted to the ids outside K. The token is distributed as p because
 //! p(y) = p(O) · p(y | O).
 //!
+//! Where the server scores ids that it is given, the row tells of all that the old one lists, and K is those: likely or not,
+//! and still whichever id was drafted.
+//!
 //! That draw has two stages, since the new row usually knows some ids outside K, the draft among them: one of those in
 //! proportion to its p, or the tail, from which the server draws. Which ids are known may depend on the draft here; the
 //! outcome is distributed as p restricted to O with any of them, and a draft that comes out again is kept.
@@ -41,9 +44,10 @@ impl Classes {
     pub(super) fn set(&mut self, listed: &[(TokenId, f64)], row: &Row, sampling: &Sampling, known: &Known<'_>) {
         // The draft has its own place in a row. Where it ties with the last of the top it may even take that one's, so
         // the last and its equals are not in K: which ids are must not depend on the draft. Where sampling is truncated, a
-        // target that is known is known of every id.
+        // target that is known is known of every id, and so it is where all of `listed` was asked for.
         let top = above_border(row.top());
-        let is_shared = |id| !sampling.is_raw() || top.iter().any(|entry| entry.token == id);
+        let is_known = !sampling.is_raw() || row.tells_all_listed();
+        let is_shared = |id| is_known || top.iter().any(|entry| entry.token == id);
         let target_of = |id| known.probability_of(id).filter(|_| is_shared(id));
         self.shared.clear();
         let positive = listed.iter().filter(|(_, q)| *q > 0.0);

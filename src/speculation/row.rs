@@ -21,6 +21,8 @@ pub struct Row {
     top: usize,
     /// A token from below the top, and how many tokens are at least as likely, itself included.
     rank: Option<(TokenId, u32)>,
+    /// Whether it tells of every id that the draft's own distribution lists.
+    tells_all_listed: bool,
 }
 
 impl Row {
@@ -44,13 +46,32 @@ impl Row {
             return None;
         }
         let top = top_n.min(entries.len());
-        Some(Self { entries, top, rank: None })
+        Some(Self { entries, top, rank: None, tells_all_listed: false })
     }
 
     /// The same row, which also tells how many tokens are at least as likely as `token`, itself included.
     #[must_use]
     pub fn with_rank(self, token: TokenId, rank: u32) -> Self {
         Self { rank: Some((token, rank)), ..self }
+    }
+
+    /// The same row, which also tells of `others`, ids from anywhere: with them, all that the draft's own distribution lists
+    /// are told. `None` where that is too much mass to be a row's.
+    #[must_use]
+    pub fn with_all_listed(self, others: impl IntoIterator<Item = Entry>) -> Option<Self> {
+        let Self { mut entries, top, rank, .. } = self;
+        for other in others {
+            if entries.iter().all(|entry| entry.token != other.token) {
+                entries.push(other);
+            }
+        }
+        Some(Self { rank, tells_all_listed: true, ..Self::new(entries, top)? })
+    }
+
+    /// Whether it tells of every id that the draft's own distribution lists, by the server's promise.
+    #[must_use]
+    pub fn tells_all_listed(&self) -> bool {
+        self.tells_all_listed
     }
 
     /// `token` as it is to be reported, if the row tells its log-probability.
@@ -148,6 +169,17 @@ mod tests {
     fn ties_are_ordered_by_id() {
         let row = Row::new(vec![entry(7, 0.25), entry(2, 0.25), entry(5, 0.25)], 3).unwrap();
         assert_eq!(row.top().iter().map(|e| e.token).collect::<Vec<_>>(), [2, 5, 7]);
+    }
+
+    #[test]
+    fn given_ids_are_known_and_the_top_stays_the_likeliest() {
+        let row = Row::new(vec![entry(3, 0.5), entry(4, 0.3), entry(9, 0.01)], 2).unwrap().with_rank(9, 7);
+        let row = row.with_all_listed([entry(4, 0.3), entry(6, 0.1), entry(7, 0.0)]).unwrap();
+        assert_eq!(row.top().iter().map(|e| e.token).collect::<Vec<_>>(), [3, 4]);
+        assert!(row.tells_all_listed() && (row.tail() - 0.09).abs() < 1e-12);
+        assert_eq!((row.logprob(7), row.scored(9).unwrap().rank), (Some(f64::NEG_INFINITY), Some(7)));
+        let row = Row::new(vec![entry(3, 0.5)], 1).unwrap();
+        assert_eq!(row.with_all_listed([entry(4, 0.6)]), None);
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub struct SpeculationMetrics {
     pub lost_rows: IntCounter,
     /// Whole contexts computed because the server could not print rows that it had not.
     pub recomputed: IntCounter,
+    class_rounds: IntCounterVec,
     /// Tokens that the server drew from outside the listed ids.
     pub tail_samples: IntCounter,
     /// Positions decided by the server's own sample because their row could not tell.
@@ -130,7 +131,14 @@ impl SpeculationMetrics {
             recomputed: counter(
                 registry,
                 "sidedraft_recomputed_contexts_total",
-                "Contexts computed whole because the server could not print rows that it had not computed.",
+                "Contexts computed whole because the server could not tell of what it had not computed.",
+            )?,
+            class_rounds: counters(
+                registry,
+                "sidedraft_class_rounds_total",
+                "Verified proposals of which old rows tell a part of what they were drawn from, by the ids judged apart: \
+                 all that the old row lists, since the server scores given ids, or those that the new row lists, too.",
+                &["ids"],
             )?,
             tail_samples: counter(
                 registry,
@@ -177,6 +185,11 @@ impl SpeculationMetrics {
     /// Times a decode stream until the result is dropped.
     pub fn decoding(&self) -> HistogramTimer {
         self.decode_duration.start_timer()
+    }
+
+    /// Counts a verified proposal that the class rule judges, by whether the ids of old rows were scored.
+    pub fn judged_by_classes(&self, given_ids: bool) {
+        self.class_rounds.with_label_values(&[if given_ids { "given" } else { "common" }]).inc();
     }
 
     /// Counts a refused verification by `strategy`.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::given_ids::GivenIds;
 use super::ids::Prompt;
 use super::origin::Origin;
 use super::prompt_rows::{PromptReply, PromptScores};
@@ -27,6 +28,9 @@ pub struct Call<'a> {
     pub logprobs: usize,
     /// Also report each prompt token's log-probability.
     pub prompt_logprobs: Option<PromptScores>,
+    /// Ids to be scored in the places of the prompt's last tokens, a list for each of those; none where it is empty. Only
+    /// the generate route of a server that [can](super::GenerateSupport::scores_given_ids) does.
+    pub given_ids: &'a [Vec<u32>],
     /// Whether prompt log-probabilities name tokens by their text, too. The completions route always does.
     pub detokenize: bool,
     /// Whether to compute every position anew instead of only those that the prefix cache lacks; absent leaves it to
@@ -51,6 +55,7 @@ impl<'a> Call<'a> {
             max_tokens: 1,
             logprobs: 0,
             prompt_logprobs: None,
+            given_ids: &[],
             detokenize: false,
             skip_cache: None,
             stream_interval: None,
@@ -66,6 +71,8 @@ pub struct Reply {
     pub choices: Vec<Choice>,
     /// How many prompt tokens the prefix cache served; absent unless the server reports it.
     pub cached_tokens: Option<usize>,
+    /// What it says of the given ids; absent where it has not computed all that this takes.
+    pub given_ids: Option<GivenIds>,
     /// The server's `system_fingerprint`.
     pub fingerprint: Option<String>,
     /// The name under which the server answers.

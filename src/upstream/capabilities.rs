@@ -45,6 +45,8 @@ pub struct GenerateSupport {
     pub reports_cached_tokens: bool,
     /// Whether the server failed to print rows that it had not computed, so that such calls have to be made twice.
     pub prints_badly: bool,
+    /// Whether it scores ids that a request names, likely or not.
+    pub scores_given_ids: bool,
 }
 
 impl GenerateSupport {
@@ -168,6 +170,7 @@ mod tests {
             runner,
             reports_cached_tokens,
             prints_badly: false,
+            scores_given_ids: false,
         };
         assert!(support(Runner::V2, false).is_trusted());
         assert!(support(Runner::V1, true).is_trusted());

@@ -195,6 +195,7 @@ fn parse<'a, P: PromptField<'a>>(body: &'a [u8], call: &Call<'_>) -> Result<Repl
     });
     Ok(Reply {
         choices: choices.collect::<Result<_, String>>()?,
+        given_ids: None,
         cached_tokens: reply.usage.and_then(WireUsage::cached_tokens),
         fingerprint: reply.system_fingerprint,
         model: reply.model,

@@ -9,6 +9,7 @@ use super::body::{Pieced, Pieces};
 use super::call::{Call, Choice, Reply};
 use super::client::Upstream;
 use super::error::UpstreamError;
+use super::given_ids::GivenIds;
 use super::ids::Prompt;
 use super::prompt_rows::{PromptField, PromptRead, RawRows};
 use super::wire::{Candidate, MaybeId, Sampled, SamplingFields, StreamOptions, VersionSpan, WireUsage, is_zero};
@@ -41,6 +42,10 @@ struct WireSampling<'a> {
     logprobs: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     prompt_logprobs: Option<usize>,
+    #[serde(skip_serializing_if = "<[Vec<u32>]>::is_empty")]
+    prompt_logprob_token_ids: &'a [Vec<u32>],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_logprob_start: Option<usize>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     logit_bias: BTreeMap<u32, f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -59,6 +64,12 @@ struct WireSampling<'a> {
 }
 
 impl Call<'_> {
+    /// The row of the first position with given ids. Row i is of token i + 1.
+    fn first_row_of_given_ids(&self) -> Option<usize> {
+        let count = self.prompts.first().map_or(0, Prompt::count);
+        (!self.given_ids.is_empty()).then(|| count.saturating_sub(1 + self.given_ids.len()))
+    }
+
     /// The call for its first prompt.
     pub(super) fn as_generate(&self, stream: bool) -> Result<Pieced, UpstreamError> {
         let constraints = &*self.constraints;
@@ -71,6 +82,8 @@ impl Call<'_> {
                 min_tokens: constraints.min_tokens.min(self.max_tokens),
                 logprobs: self.logprobs,
                 prompt_logprobs: self.prompt_logprobs.map(|asked| asked.top),
+                prompt_logprob_token_ids: self.given_ids,
+                prompt_logprob_start: self.first_row_of_given_ids(),
                 logit_bias: constraints.logit_bias.iter().copied().collect(),
                 allowed_token_ids: constraints.allowed_token_ids.as_deref(),
                 bad_words: &constraints.bad_words,
@@ -103,6 +116,8 @@ struct WireReply<P> {
     choices: Vec<WireChoice>,
     #[serde(default)]
     prompt_logprobs: Option<P>,
+    #[serde(default)]
+    prompt_token_id_logprobs: Option<String>,
     #[serde(default)]
     usage: Option<WireUsage>,
     #[serde(default)]
@@ -202,6 +217,8 @@ fn parse<'a, P: PromptField<'a>>(body: &'a [u8], call: &Call<'_>) -> Result<Repl
     if call.prompt_logprobs.is_some() && prompt.is_none() {
         return Err("no prompt log-probabilities".to_owned());
     }
+    let given = reply.prompt_token_id_logprobs.filter(|_| !call.given_ids.is_empty());
+    let given_ids = given.map(|text| GivenIds::read(&text, call.given_ids)).transpose()?;
     let choices = reply.choices.into_iter().map(|mut choice| {
         let tokens = choice.sampled()?;
         if tokens.is_empty() && choice.finish_reason.as_deref() != Some(super::call::ABORTED) {
@@ -218,6 +235,7 @@ fn parse<'a, P: PromptField<'a>>(body: &'a [u8], call: &Call<'_>) -> Result<Repl
     Ok(Reply {
         choices: choices.collect::<Result<_, String>>()?,
         cached_tokens: reply.usage.and_then(WireUsage::cached_tokens),
+        given_ids,
         fingerprint: None,
         model: reply.model,
     })

@@ -14,6 +14,7 @@ pub mod error;
 pub mod fuzzing;
 pub mod gauges;
 pub mod generate;
+mod given_ids;
 pub mod ids;
 pub mod intake;
 mod links;
@@ -30,6 +31,7 @@ pub use capabilities::{Capabilities, ChatSupport, EndToken, GenerateRoute, Gener
 pub use client::{Upstream, UpstreamOptions};
 pub use error::UpstreamError;
 pub use gauges::Gauges;
+pub use given_ids::GivenIds;
 pub use ids::{IdsText, Prompt};
 pub use intake::{Intake, IntakeError, IntakeLimits};
 pub use origin::Origin;

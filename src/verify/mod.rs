@@ -124,8 +124,10 @@ pub struct Evidence {
     pub model: Option<String>,
     /// How many rows the prefix cache had swallowed and had to be asked for again.
     pub lost_rows: usize,
-    /// How often the server had to compute a whole context because it could not print rows it had not computed.
+    /// How often the server had to compute a whole context, since it could not tell of what it had not computed.
     pub recomputed: usize,
+    /// Whether the ids that the drafts' own distributions list were scored, too.
+    pub given_ids: bool,
 }
 
 impl Evidence {
@@ -140,6 +142,7 @@ impl Evidence {
             model: None,
             lost_rows: 0,
             recomputed: 0,
+            given_ids: false,
         }
     }
 }

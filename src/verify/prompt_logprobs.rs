@@ -38,7 +38,7 @@ impl Verifier for PromptLogprobs {
             };
             let protocol = |reason: String| UpstreamError::Protocol { path: PATH, reason };
             let reply = self.upstream.complete(&call).await?;
-            let Reply { cached_tokens, fingerprint, model, choices } = reply;
+            let Reply { cached_tokens, fingerprint, model, choices, .. } = reply;
             let choice = choices.into_iter().next();
             let choice = choice.ok_or_else(|| protocol("no choice".to_owned()))?;
             let rows = choice.prompt.as_ref().and_then(PromptReply::rows);
@@ -49,7 +49,7 @@ impl Verifier for PromptLogprobs {
             let drafted = rows.last.iter().zip(round.proposal.tokens());
             let observations = drafted.map(|(row, draft)| {
                 let row = row.as_deref().ok_or_else(|| protocol("a row is missing".to_owned()))?;
-                rows::observation(row, round.row_length, draft)
+                rows::observation(row, round.row_length, draft, None)
                     .ok_or_else(|| protocol("a row is not a distribution".to_owned()))
             });
             let observations = observations.collect::<Result<_, _>>()?;

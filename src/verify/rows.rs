@@ -51,12 +51,25 @@ pub fn computed_row(reply: Aligned<'_>, length: usize, index: usize) -> Option<&
     reply.rows.last.get(position)?.as_deref()
 }
 
-/// The observation of `draft` that `candidates` amount to, if they are a distribution and tell of the draft.
+/// The observation of `draft` that `candidates` amount to, if they are a distribution and tell of the draft. Of a draft
+/// whose listed ids were scored, too, `listed` has them with their scores.
 #[must_use]
-pub fn observation(candidates: &[Candidate], row_length: usize, draft: TokenId) -> Option<Observation> {
+pub fn observation(
+    candidates: &[Candidate],
+    row_length: usize,
+    draft: TokenId,
+    listed: Option<(&[TokenId], &[f32])>,
+) -> Option<Observation> {
     let entries = candidates.iter().map(|c| Entry { token: c.token, logprob: c.logprob }).collect();
     let row = Row::new(entries, row_length)?;
     row.logprob(draft)?;
+    let row = match listed {
+        Some((ids, scores)) => {
+            let scored = ids.iter().zip(scores);
+            row.with_all_listed(scored.map(|(token, score)| Entry { token: *token, logprob: f64::from(*score) }))?
+        }
+        None => row,
+    };
     let rank = candidates.iter().find(|candidate| candidate.token == draft).and_then(|candidate| candidate.rank);
     Some(Observation::Row(match rank {
         Some(rank) => row.with_rank(draft, rank),
@@ -129,7 +142,17 @@ mod tests {
     #[test]
     fn a_row_must_tell_of_the_draft() {
         let candidates = [Candidate { token: 1, logprob: -1.0, rank: None }];
-        assert!(observation(&candidates, 1, 1).is_some());
-        assert!(observation(&candidates, 1, 2).is_none());
+        assert!(observation(&candidates, 1, 1, None).is_some());
+        assert!(observation(&candidates, 1, 2, None).is_none());
+    }
+
+    #[test]
+    fn scores_of_listed_ids_are_added_to_a_row() {
+        let candidates = [Candidate { token: 1, logprob: -1.0, rank: None }];
+        let observed = observation(&candidates, 1, 1, Some((&[1, 5], &[-1.0001, -3.0, f32::NEG_INFINITY])));
+        let Some(Observation::Row(row)) = observed else { panic!("{observed:?}") };
+        assert_eq!((row.logprob(1), row.logprob(5)), (Some(-1.0), Some(-3.0)));
+        assert!(row.tells_all_listed() && row.top().len() == 1);
+        assert!(observation(&candidates, 1, 1, Some((&[5], &[f32::NAN]))).is_none());
     }
 }

@@ -103,7 +103,7 @@ impl Sampler {
         let mut drawn = Vec::with_capacity(n);
         for (index, reply) in replies.into_iter().enumerate() {
             if index == 0 {
-                let Reply { cached_tokens, fingerprint, model, choices } = &reply;
+                let Reply { cached_tokens, fingerprint, model, choices, .. } = &reply;
                 let written = choices.first().and_then(|choice| match choice.prompt.as_ref()? {
                     PromptReply::Written(text) => Some(Arc::clone(text)),
                     PromptReply::Rows(_) => None,

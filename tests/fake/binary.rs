@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::Command;
 
-use super::support::fake_vllm::{FakeConfig, FakeVllm, TextCodec};
+use super::support::fake_vllm::{FakeConfig, FakeVllm, Runner, TextCodec};
 use super::tiny_llama;
 
 fn command(arguments: &[&str]) -> Command {
@@ -173,6 +173,18 @@ async fn the_doctor_names_the_flag_that_would_help() {
     let output = run(&["doctor", "--upstream", &fake.url(), "--tokenizer", tokenizer.to_str().unwrap()]).await;
     let report = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && report.contains("--enable-scale-out"), "{report}");
+}
+
+#[tokio::test]
+async fn the_doctor_says_whether_given_ids_are_scored() {
+    for (runner, expected) in [(Runner::V2, "scored: old rollouts"), (Runner::V1, "not scored (vLLM 0.31")] {
+        let fake = FakeVllm::start(FakeConfig { runner, ..FakeConfig::default() }).await;
+        let folder = tempfile::tempdir().unwrap();
+        let tokenizer = fake.write_tokenizer(folder.path());
+        let output = run(&["doctor", "--upstream", &fake.url(), "--tokenizer", tokenizer.to_str().unwrap()]).await;
+        let report = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && report.contains(expected), "{report}");
+    }
 }
 
 #[tokio::test]

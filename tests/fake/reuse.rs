@@ -7,9 +7,10 @@ use serde_json::{Value, json};
 use sidedraft::speculation::{AcceptanceRule, Lossless, Proposal};
 
 use super::drafters::told;
-use super::exactness::{compare, expecting, ids, request, small};
-use super::rig::{COMPLETIONS, Plan, Rig, answer, endless, greedy};
-use super::support::fake_vllm::{FakeConfig, LanguageModel};
+use super::exactness::{PROMPT, compare, expecting, ids, request, small};
+use super::replies::with;
+use super::rig::{COMPLETIONS, GENERATE, Plan, Rig, answer, endless, greedy};
+use super::support::fake_vllm::{FakeConfig, Garbage, LanguageModel, Runner, Version};
 use super::support::planted::NothingSubtracted;
 use super::support::stats::GTest;
 
@@ -136,21 +137,72 @@ async fn is_exact(config: FakeConfig, flags: &str) -> Rig {
     rig
 }
 
+/// Rounds that the class rule judged by the ids of the old row, and by those of both rows.
+fn rounds(rig: &Rig) -> (f64, f64) {
+    let of = |ids: &str| rig.metric("sidedraft_class_rounds_total", ids);
+    (of("\"given\""), of("\"common\""))
+}
+
 #[tokio::test]
 async fn replayed_rollouts_follow_the_new_policy() {
-    is_exact(far_apart(small()), "--replay").await;
+    let (given, common) = rounds(&is_exact(far_apart(small()), "--replay").await);
+    assert!(given >= 2000.0 && common == 0.0, "{given} {common}");
+}
+
+/// Neither V1 runners nor releases before 0.31 score given ids.
+#[tokio::test]
+async fn replayed_rollouts_follow_the_new_policy_where_no_given_ids_are_scored() {
+    for config in [
+        FakeConfig { runner: Runner::V1, garbage: Garbage::Stale, ..far_apart(small()) },
+        FakeConfig { version: Version::new(0, 30), ..far_apart(small()) },
+    ] {
+        let (given, common) = rounds(&is_exact(config, "--replay").await);
+        assert!(given == 0.0 && common >= 2000.0, "{given} {common}");
+    }
 }
 
 #[tokio::test]
 async fn replayed_rollouts_follow_the_new_policy_where_rows_are_short() {
-    let rig = is_exact(FakeConfig { max_logprobs: 4, ..far_apart(small()) }, "--replay --suffix").await;
-    assert!(rig.metric("sidedraft_tail_samples_total", "") > 0.0, "short rows leave a tail");
+    for version in [Version::CURRENT, Version::new(0, 30)] {
+        let config = FakeConfig { max_logprobs: 4, version, ..far_apart(small()) };
+        let rig = is_exact(config, "--replay --suffix").await;
+        assert!(rig.metric("sidedraft_tail_samples_total", "") > 0.0, "short rows leave a tail");
+    }
 }
 
 #[tokio::test]
 async fn replayed_rollouts_follow_the_new_policy_where_the_cache_swallows_rows() {
-    let rig = is_exact(FakeConfig { block_size: 2, ..far_apart(small()) }, "--replay --strategy cached-suffix").await;
-    assert!(rig.metric("sidedraft_lost_rows_total", "") > 0.0);
+    for version in [Version::CURRENT, Version::new(0, 30)] {
+        let config = FakeConfig { block_size: 2, version, ..far_apart(small()) };
+        let rig = is_exact(config, "--replay --strategy cached-suffix").await;
+        assert!(rig.metric("sidedraft_lost_rows_total", "") > 0.0);
+        // With given ids a reply tells of all of them or of none.
+        let recomputed = rig.metric("sidedraft_recomputed_contexts_total", "");
+        assert_eq!(recomputed > 0.0, version == Version::CURRENT, "{recomputed}");
+    }
+}
+
+/// What another rollout has left in the server's cache loses most rows of a replay at once.
+#[tokio::test]
+async fn many_lost_rows_are_asked_for_in_one_request() {
+    // So sure of itself that its tokens are among those that a row keeps.
+    let language = LanguageModel { drift: 0.0, sharpness: 40.0, eos_bias: -1000.0, ..endless() };
+    // Without given ids, the first row is asked for apart: it may be lost by the context alone.
+    for (runner, requests) in [(Runner::V1, 3), (Runner::V2, 2)] {
+        let config = FakeConfig { language: language.clone(), runner, block_size: 4, ..FakeConfig::default() };
+        let rig = remembering(config, "--replay --draft-tokens 64", Arc::new(Lossless)).await;
+        rig.sidecar.update_weights(1).await;
+        let body = with(request(&json!({"temperature": 1.0}), &json!({})), &json!({"max_tokens": 40}));
+        let old = ids(&rig.complete(&body).await);
+        rig.sidecar.update_weights(2).await;
+        let whole = [&PROMPT[..], &old[0]].concat();
+        rig.complete_directly(&json!({"prompt": whole, "max_tokens": 1})).await;
+        rig.fake.forget_requests();
+        assert_eq!(ids(&rig.complete(&body).await), old, "weights that did not move accept every token");
+        assert_eq!(rig.fake.requests_to(GENERATE).len(), requests, "{runner:?}");
+        assert!(rig.metric("sidedraft_lost_rows_total", "") > 30.0);
+        assert_eq!(rig.metric("sidedraft_recomputed_contexts_total", ""), 1.0);
+    }
 }
 
 /// After a rejection SPEC-RL goes on with a sample of the policy, as if the draft had never been.

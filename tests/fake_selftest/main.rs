@@ -15,6 +15,7 @@ mod distribution;
 mod exact_shapes;
 mod faults;
 mod generate_streams;
+mod given_ids;
 mod lifecycle;
 mod limits;
 mod parameters;

@@ -39,14 +39,26 @@ struct Position<'a> {
     target: &'a [f64],
     n: usize,
     sampling: Sampling,
+    /// Whether the server scores the ids that the old row lists, too.
+    scores_given_ids: bool,
 }
 
 impl Position<'_> {
+    /// What the server tells where `draft` stands.
+    fn row(&self, draft: &Draft) -> Row {
+        let row = row(self.raw, self.n, draft.token);
+        if !self.scores_given_ids {
+            return row;
+        }
+        let entry = |(id, _): &(u32, f64)| Entry { token: *id, logprob: self.raw[*id as usize].ln() };
+        row.with_all_listed(listed(draft).iter().map(entry)).unwrap()
+    }
+
     /// The distribution of the position's token where `token` was drafted, summed over all that can happen; `None` where
     /// the row does not tell the target.
     fn output(&self, draft: &Draft, rule: &dyn AcceptanceRule) -> Option<Vec<f64>> {
         let mut output = vec![0.0; self.raw.len()];
-        let row = row(self.raw, self.n, draft.token);
+        let row = self.row(draft);
         let known = target(&row, &self.sampling)?;
         let classes = Classes::new(listed(draft), &row, &self.sampling, &known);
         let acceptance = classes.acceptance(draft.token, rule).unwrap();
@@ -104,7 +116,7 @@ fn shares(residual: &Residual, fallback: u32) -> Vec<(Option<u32>, f64)> {
 }
 
 fn untruncated(p: &[f64], n: usize) -> Position<'_> {
-    Position { raw: p, target: p, n, sampling: plain() }
+    Position { raw: p, target: p, n, sampling: plain(), scores_given_ids: false }
 }
 
 /// An old and a new distribution: unrelated, one that moved a little, or with as many exact ties as there are.
@@ -128,17 +140,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
-    fn the_output_is_distributed_as_the_target((q, p) in laws(), old in 0..=13_usize, new in 0..=13_usize) {
-        let output = untruncated(&p, new).total(&q, |q, token| kept(q, old, token), &Lossless).unwrap();
+    fn the_output_is_distributed_as_the_target(
+        (q, p) in laws(), old in 0..=13_usize, new in 0..=13_usize, scores_given_ids in any::<bool>(),
+    ) {
+        let position = Position { scores_given_ids, ..untruncated(&p, new) };
+        let output = position.total(&q, |q, token| kept(q, old, token), &Lossless).unwrap();
         prop_assert!(distance(&output, &p) < 1e-12, "{output:?} instead of {p:?}");
     }
 
     #[test]
     fn so_it_is_where_the_client_truncates(
-        (q, p) in laws(), old in 0..=13_usize, new in 0..=13_usize, parameters in parameters(),
+        (q, p) in laws(), old in 0..=13_usize, new in 0..=13_usize, parameters in parameters(), scores_given_ids in any::<bool>(),
     ) {
         let target = brute_force::distribution(&p, parameters);
-        let position = Position { raw: &p, target: &target, n: new, sampling: sampling(parameters) };
+        let position = Position { raw: &p, target: &target, n: new, sampling: sampling(parameters), scores_given_ids };
         if let Some(output) = position.total(&q, |q, token| kept(q, old, token), &Lossless) {
             prop_assert!(distance(&output, position.target) < 1e-9, "{output:?} instead of {target:?}");
         }
@@ -164,6 +179,21 @@ proptest! {
                     prop_assert!(sampling(parameters).is_raw());
                     prop_assert!(list.iter().all(|(id, p)| (p - q[*id as usize]).abs() < 1e-9));
                 }
+            }
+        }
+    }
+
+    /// All that the old row lists is a class of its own, whatever the new one's top is.
+    #[test]
+    fn given_ids_are_classes_of_their_own((q, p) in laws(), old in 0..=13_usize, new in 0..=13_usize) {
+        let position = Position { scores_given_ids: true, ..untruncated(&p, new) };
+        for token in 0..p.len() as u32 {
+            let draft = draft_of(&kept(&q, old, token), token);
+            let row = position.row(&draft);
+            let classes = Classes::new(listed(&draft), &row, &plain(), &target(&row, &plain()).unwrap());
+            for id in 0..p.len() as u32 {
+                let is_listed = listed(&draft).iter().any(|(other, q)| *other == id && *q > 0.0);
+                prop_assert_eq!(classes.class_of(id), is_listed.then_some(id));
             }
         }
     }
@@ -223,6 +253,22 @@ fn rules_that_are_not_lossless_change_the_output() {
     assert!(error(&Lossless) < 1e-12);
     assert!(error(&NothingSubtracted) > 0.05);
     assert!(error(&AcceptAll) > 0.05);
+}
+
+/// The same bug where the old row's ids are scored, and one more: which ids are given must not depend on the draft.
+#[test]
+fn wrong_rules_and_ids_change_the_output_of_given_ids_too() {
+    let (old, new) = ([0.6, 0.2, 0.15, 0.05], [0.2, 0.6, 0.15, 0.05]);
+    let given = Position { scores_given_ids: true, ..untruncated(&new, 2) };
+    let error = |kept: &dyn Fn(&[f64], u32) -> Vec<Entry>, rule: &dyn AcceptanceRule| {
+        distance(&given.total(&old, kept, rule).unwrap(), &new)
+    };
+    let by_row = |q: &[f64], token: u32| kept(q, 4, token);
+    assert!(error(&by_row, &Lossless) < 1e-12);
+    assert!(error(&by_row, &NothingSubtracted) > 0.05);
+    let with_token = |q: &[f64], token: u32| row(q, 2, token).entries().to_vec();
+    let position = Position { scores_given_ids: true, ..untruncated(&NEW, 2) };
+    assert!(distance(&position.total(&OLD, with_token, &Lossless).unwrap(), &NEW) > 0.01);
 }
 
 #[test]

@@ -3,26 +3,11 @@
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::policies::swap;
 use crate::server::{complete_directly, model_dir, neural_flags, next_version, server};
 use crate::support::harness::{Harness, success};
 
 const PROMPT: &str = "<|im_start|>user\nTell me a long story about a lighthouse.<|im_end|>\n<|im_start|>assistant\n";
-
-/// Swaps the weights of a running server as a trainer does, by requests to `url`.
-async fn swap(http: &reqwest::Client, url: &str, folder: &str, version: &str) {
-    let reload = json!({"method": "reload_weights", "kwargs": {"weights_path": folder}});
-    for (path, body) in [
-        ("/pause?mode=keep", json!({})),
-        ("/collective_rpc", reload),
-        ("/update_weight_version", json!({"new_version": version})),
-        ("/reset_prefix_cache", json!({})),
-        ("/resume", json!({})),
-    ] {
-        let reply = http.post(format!("{url}{path}")).json(&body).send().await.unwrap();
-        let (status, text) = (reply.status(), reply.text().await.unwrap());
-        assert!(status.is_success() && !text.contains("\"success\":false"), "{path}: {status} {text}");
-    }
-}
 
 /// The log-probability of every token of `ids` but the first under the weights that the server has now.
 async fn rescore(server: &str, ids: &[u32]) -> Vec<f64> {

@@ -11,6 +11,7 @@ mod support;
 mod bounds;
 mod draft_engine;
 mod drafters;
+mod epochs;
 mod plain;
 mod replay;
 mod rig;

@@ -8,19 +8,22 @@ use futures_util::future::join_all;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::json;
-use sidedraft::draft::Drafter;
 use sidedraft::rollout::DrafterFactory;
+use sidedraft::setup::Setup;
 use tokio::time::Instant;
 
 use super::plain;
 use super::support::draft_engine::DraftEngine;
 use super::support::fake_vllm::{CostModel, Costs, DraftCost, FakeConfig, FakeVllm, LanguageModel};
 use super::support::harness::{Harness, client, success};
+use super::support::nobody::Nobody;
 use super::support::simulated_drafters::Simulated;
 use super::support::timeline::{ROUNDS, Timeline};
 
 /// Tokens of a prompt: one that nobody else has.
 pub const PROMPT: usize = 1024;
+/// Tokens of a prompt in a step of training: like most, no whole number of blocks.
+const STEP_PROMPT: usize = 1000;
 /// Tokens of a rollout.
 pub const TOKENS: usize = 512;
 /// Tokens of the rollouts by which the sidecar may learn before it is measured, as it has long done in a trainer's
@@ -32,15 +35,6 @@ pub fn policy() -> LanguageModel {
     LanguageModel { sharpness: 8.0, eos_bias: -200.0, drift: 0.001, ..LanguageModel::default() }
 }
 
-/// Makes no drafters.
-struct Nobody;
-
-impl DrafterFactory for Nobody {
-    fn drafters(&self) -> Vec<Box<dyn Drafter>> {
-        Vec::new()
-    }
-}
-
 /// A GPU server, a draft model and a sidecar, in virtual time.
 pub struct Rig {
     timeline: Timeline,
@@ -49,6 +43,13 @@ pub struct Rig {
     http: reqwest::Client,
     /// A number for each rollout, so that no prompt comes twice.
     rollouts: u64,
+}
+
+/// One of the two ways to the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arm {
+    Direct,
+    Proxied,
 }
 
 /// What is asked of both ways.
@@ -154,13 +155,30 @@ impl Rig {
 
     /// The profile with any drafters and flags.
     pub async fn with_drafters(timeline: Timeline, drafters: Arc<dyn DrafterFactory>, flags: &[&str]) -> Self {
+        Self::of(policy(), timeline, Some(drafters), flags).await
+    }
+
+    /// The profile with a target that speaks like this, and no drafters but those that `flags` name.
+    pub async fn speaking(language: LanguageModel, flags: &[&str]) -> Self {
+        Self::of(language, Timeline::start(), None, flags).await
+    }
+
+    async fn of(
+        language: LanguageModel,
+        timeline: Timeline,
+        drafters: Option<Arc<dyn DrafterFactory>>,
+        flags: &[&str],
+    ) -> Self {
         let costs = Some(Costs { model: CostModel::h100_8b(), timeline: timeline.clone() });
-        let fake =
-            FakeVllm::start(FakeConfig { language: policy(), costs, records: false, ..FakeConfig::default() }).await;
+        let fake = FakeVllm::start(FakeConfig { language, costs, records: false, ..FakeConfig::default() }).await;
         let folder = tempfile::tempdir().unwrap();
         let tokenizer = fake.write_tokenizer(folder.path());
         let flags = [&["--speculate", "auto", "--tokenizer", tokenizer.to_str().unwrap()], flags].concat();
-        let sidecar = Harness::start_with(&fake.url(), &flags, |setup| setup.with_drafters(drafters)).await;
+        let change = |setup: Setup| match drafters {
+            Some(drafters) => setup.with_drafters(drafters),
+            None => setup,
+        };
+        let sidecar = Harness::start_with(&fake.url(), &flags, change).await;
         sidecar.sidecar.ready().await;
         Self { timeline, fake, sidecar, http: client(), rollouts: 0 }
     }
@@ -218,6 +236,31 @@ impl Rig {
         self.run(&url, workload).await
     }
 
+    /// Moves the weights as a trainer does.
+    pub async fn move_weights(&self, weights: u32) {
+        self.sidecar.update_weights(weights).await;
+    }
+
+    /// The virtual seconds of a step: waves of as many rollouts as there are `clients`, each of whole groups of `siblings`,
+    /// whose prompts are those of every other step. Rollouts of one `arm` share the server's prefix cache.
+    pub async fn step(&self, arm: Arm, clients: usize, waves: usize, siblings: usize) -> f64 {
+        let (url, salt) = match arm {
+            Arm::Direct => (self.fake.url(), "direct"),
+            Arm::Proxied => (self.sidecar.url.clone(), "proxied"),
+        };
+        let groups = clients / siblings;
+        let (url, start) = (url.as_str(), Instant::now());
+        let client = |client: usize| async move {
+            for wave in 0..waves {
+                let workload = Workload::new(clients, 1.0);
+                let number = (wave * groups + client % groups) as u64;
+                self.rollout_after(STEP_PROMPT, url, workload, number, Some(salt)).await;
+            }
+        };
+        join_all((0..clients).map(client)).await;
+        start.elapsed().as_secs_f64()
+    }
+
     /// Whether the next rollout says the same directly and through the sidecar.
     pub async fn says_the_same(&mut self, workload: Workload) -> bool {
         let number = self.rollouts;
@@ -241,11 +284,25 @@ impl Rig {
 
     /// One rollout, as an RL trainer asks for it; returns its tokens.
     async fn rollout(&self, url: &str, workload: Workload, number: u64) -> Vec<u32> {
+        self.rollout_after(PROMPT, url, workload, number, None).await
+    }
+
+    async fn rollout_after(
+        &self,
+        length: usize,
+        url: &str,
+        workload: Workload,
+        number: u64,
+        salt: Option<&str>,
+    ) -> Vec<u32> {
         let mut rng = StdRng::seed_from_u64(number);
-        let prompt: Vec<u32> = (0..PROMPT).map(|_| rng.random_range(0..60)).collect();
+        let prompt: Vec<u32> = (0..length).map(|_| rng.random_range(0..60)).collect();
         let Workload { tokens, temperature, .. } = workload;
-        let body = json!({"prompt": prompt, "max_tokens": tokens, "temperature": temperature, "logprobs": 1,
+        let mut body = json!({"prompt": prompt, "max_tokens": tokens, "temperature": temperature, "logprobs": 1,
             "return_token_ids": true});
+        if let Some(salt) = salt {
+            body["cache_salt"] = json!(salt);
+        }
         let reply = success(self.http.post(format!("{url}/v1/completions")).json(&body).send().await.unwrap()).await;
         let ids: Vec<u32> = serde_json::from_value(reply["choices"][0]["token_ids"].clone()).unwrap();
         assert_eq!(ids.len(), tokens);

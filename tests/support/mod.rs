@@ -4,6 +4,7 @@
 pub mod draft_engine;
 pub mod fake_vllm;
 pub mod harness;
+pub mod nobody;
 pub mod planted;
 pub mod planted_panics;
 pub mod simulated_drafters;

@@ -14,11 +14,15 @@ HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 CACHE = Path(os.environ.get("SIDEDRAFT_CACHE") or REPOSITORY / ".cache").resolve() / "target"
 
+# Models and workloads of the benchmark are no part of this repository.
+BENCHMARK = Path(os.environ.get("SIDEDRAFT_BENCHMARK") or REPOSITORY.parent / "shared").resolve()
+
 UV_VENV = CACHE / "uv"
 VENV = CACHE / "venv"
 PYTHON = VENV / "bin" / "python"
 LOGS = CACHE / "logs"
 MODEL = CACHE / "models" / "smollm2-135m-instruct"
+POLICIES = CACHE / "models" / "policies"
 GGUF = CACHE / "models" / "smollm2-135m-instruct.Q4_1.gguf"
 
 _STARTED = time.monotonic()

@@ -3,6 +3,7 @@
 
     target.py setup                            build what is needed (once; minutes)
     target.py paths                            where it was built, as JSON
+    target.py policies                         build the policies of the benchmark models, print their folder
     target.py serve PRESET [--port P] [--model DIR] [-- …]   one server, until stdin closes
     target.py with PRESET[,PRESET…] [--model DIR] -- CMD …   a command with servers beside it
 
@@ -32,6 +33,7 @@ import layout
 import presets
 import servers
 from layout import TargetError
+from policies import build_policies
 from setup_target import set_up
 
 COMMAND_STOP_DEADLINE = 10.0
@@ -69,6 +71,12 @@ def _setup(_options: argparse.Namespace) -> int:
 
 def _paths(_options: argparse.Namespace) -> int:
     print(json.dumps(layout.paths()))
+    return 0
+
+
+def _policies(_options: argparse.Namespace) -> int:
+    set_up()
+    print(build_policies())
     return 0
 
 
@@ -159,6 +167,8 @@ def _parse(words: list[str]) -> argparse.Namespace:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("setup", help="build the environment and the model").set_defaults(run=_setup)
     verbs.add_parser("paths", help="print where they are").set_defaults(run=_paths)
+    policies = verbs.add_parser("policies", help="build the benchmark's policies and print their folder")
+    policies.set_defaults(run=_policies)
     serve = verbs.add_parser("serve", help="run one server until stdin closes")
     serve.add_argument("preset", choices=presets.PRESETS)
     serve.add_argument("--port", type=int, help="default: a free one")

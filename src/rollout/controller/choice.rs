@@ -322,12 +322,20 @@ impl Situation<'_> {
         }
     }
 
+    /// So many drafts or a few less, so that those of several blocks end with a block: if all are kept, the next round finds all
+    /// but its own drafts in the prefix cache.
+    fn in_whole_blocks(&self, length: usize) -> usize {
+        let block = self.costs.block_size.unwrap_or(USUAL_BLOCK).max(1);
+        let over = (self.context + length) % block;
+        if self.plan.strategy == Strategy::CachedSuffix && length > 2 * block { length - over } else { length }
+    }
+
     fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
-        let Candidate { drafter, hazard, longest, is_at_hand, .. } = *offer.candidate;
+        let Candidate { drafter, hazard, longest, is_at_hand, ready, .. } = *offer.candidate;
         let best = offer.best;
         let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake };
         if is_at_hand {
-            return exactly(best.length);
+            return exactly(if ready.is_none() { self.in_whole_blocks(best.length) } else { best.length });
         }
         if is_crowd(self.rollouts) {
             // It is worth more that proposals are of one length: then verifications share the server's steps.

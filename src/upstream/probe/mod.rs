@@ -192,8 +192,9 @@ impl Upstream {
             ..Call::new(origin, prompt)
         };
         let unusable = |route| {
-            let (runner, reports_cached_tokens, prints_badly) = (Runner::Unknown, false, false);
-            (GenerateSupport { route, runner, reports_cached_tokens, prints_badly }, None)
+            let runner = Runner::Unknown;
+            let (reports_cached_tokens, prints_badly, scores_given_ids) = (false, false, false);
+            (GenerateSupport { route, runner, reports_cached_tokens, prints_badly, scores_given_ids }, None)
         };
         let mut version = None;
         let (mut runner, mut reports_cached_tokens, mut prints_badly) = (Runner::Unknown, false, false);
@@ -232,8 +233,36 @@ impl Upstream {
                 Err(error) => return Err(error),
             }
         }
+        let scores_given_ids = self.scores_given_ids(origin, prompt).await?;
         let route = GenerateRoute::Available;
-        Ok((GenerateSupport { route, runner, reports_cached_tokens, prints_badly }, version))
+        Ok((GenerateSupport { route, runner, reports_cached_tokens, prints_badly, scores_given_ids }, version))
+    }
+
+    /// Has the server score the prompt's own last token as one of its likeliest and as a given id: both must agree.
+    ///
+    /// Servers that are too old take no notice of given ids, and the V1 runner refuses them.
+    async fn scores_given_ids(&self, origin: &Origin, prompt: &[u32]) -> Result<bool, UpstreamError> {
+        const ROUNDING: f64 = 1e-2;
+        let prompt = &prompt[..prompt.len().min(4)];
+        let Some(last) = prompt.last().copied().filter(|_| prompt.len() > 1) else { return Ok(false) };
+        let ids = [vec![last]];
+        let call = Call {
+            sampling: Cow::Owned(greedy()),
+            prompt_logprobs: Some(PromptScores::last(1, 1)),
+            given_ids: &ids,
+            skip_cache: Some(true),
+            ..Call::new(origin, prompt)
+        };
+        let reply = match self.generate(&call).await {
+            Ok(reply) => reply,
+            Err(error) if error.is_transient() => return Err(error),
+            Err(_) => return Ok(false),
+        };
+        let given = reply.given_ids.as_ref().and_then(|given| given.row(0)?.first().copied());
+        let row = reply.choices.first().and_then(|choice| choice.prompt.as_ref()?.rows()?.last.last()?.as_ref());
+        let own = row.and_then(|row| row.iter().find(|candidate| candidate.token == last));
+        let agree = |(given, own): (f32, &Candidate)| (f64::from(given) - own.logprob).abs() < ROUNDING;
+        Ok(given.zip(own).is_some_and(agree))
     }
 
     /// The render route shows the parameters that a bare request ends up with.

@@ -18,6 +18,8 @@ impl Version {
     pub const WEIGHT_VERSIONS: Self = Self(0, 28, 0);
     /// The first that hides `/inference/v1/generate` behind `--enable-scale-out`.
     pub const SCALE_OUT: Self = Self(0, 30, 0);
+    /// The first that scores ids that a request names.
+    pub const GIVEN_IDS: Self = Self(0, 31, 0);
 
     /// Release `major.minor.0`.
     #[must_use]

@@ -56,8 +56,13 @@ pub struct GenerateJob {
 /// What vLLM refuses before it streams.
 pub async fn generate(call: &mut Call, body: &Value) -> Result<Response<Body>, ApiError> {
     let job = GenerateJob::new(&call.engine, body)?;
-    let verified = job.params.verify(&job.config);
-    if job.fields.stream == Some(true) {
+    let (given, length) = (&job.params.given_ids, job.fields.token_ids.len());
+    let streamed = job.fields.stream == Some(true);
+    if streamed {
+        given.verify_stream()?;
+    }
+    let verified = job.params.verify(&job.config).and_then(|()| given.verify(&job.config, length));
+    if streamed {
         let batch = verified.map(|()| job.start(call));
         let engine = call.engine.clone();
         return Ok(reply::events(call, move |mut events| async move {
@@ -108,7 +113,8 @@ impl GenerateJob {
         // filled. Nothing is clamped.
         let room = wire::max_tokens(config, None, fields.token_ids.len());
         let max_tokens = sampling.max_tokens.unwrap_or(room);
-        let params = sampling.build(max_tokens, |text| engine.codec.encode(text))?;
+        let mut params = sampling.build(max_tokens, |text| engine.codec.encode(text))?;
+        params.given_ids = params.given_ids.read_by(config);
         let interval = fields.sampling_params["stream_interval"].as_u64().unwrap_or(1) as usize;
         let id = format!("generate-tokens-{}", wire::request_id(fields.request_id.as_deref()));
         Ok(Self { config: config.clone(), fields, params, id, model, interval, adapter })

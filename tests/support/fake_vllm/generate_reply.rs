@@ -46,7 +46,7 @@ impl GenerateJob {
             "created": wire::now(),
             "usage": self.spent(sequences).usage(&self.config, true),
             "prompt_logprobs": rows,
-            "prompt_token_id_logprobs": NULL,
+            "prompt_token_id_logprobs": sequences.last().and_then(|last| last.given_ids.as_deref()),
             "prompt_token_ids": prompt_ids,
             "mm_placeholders": NULL,
             "metrics": NULL,

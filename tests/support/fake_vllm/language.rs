@@ -18,6 +18,10 @@ pub struct LanguageModel {
     pub sharpness: f64,
     /// Added to the logit of the end-of-sequence token; −30 makes sequences endless.
     pub eos_bias: f64,
+    /// How much of what comes next is decided by how far the text has come rather than by its last two ids, from 0 to 1 (of
+    /// the logits' variance). Texts with a plan say the same again soon after they have parted, as an answer does that found
+    /// another word; without one they have nothing more to do with each other.
+    pub plan: f64,
     /// Rounds logits to multiples of this, so that exact ties occur.
     pub quantum: Option<f64>,
     /// How far another weight version's logits lie from the first's, as a fraction of `sharpness`: what one step of
@@ -34,6 +38,7 @@ impl Default for LanguageModel {
             seed: 7,
             sharpness: 2.0,
             eos_bias: 0.0,
+            plan: 0.0,
             quantum: None,
             drift: 0.3,
             weights: FIRST_WEIGHTS.to_owned(),
@@ -62,9 +67,14 @@ impl LanguageModel {
         let base = state.iter().fold(mix(self.seed), |hash, &id| mix(hash ^ id));
         let update = self.weights.bytes().fold(base, |hash, byte| mix(hash ^ u64::from(byte)));
         let moved = self.weights != FIRST_WEIGHTS;
+        let (by_ids, by_plan) = ((1.0 - self.plan).sqrt(), self.plan.sqrt());
+        let place = self.place(context);
         (0..self.vocab as u64)
             .map(|id| {
-                let mut logit = self.sharpness * normal(mix(base ^ mix(id)));
+                let mut logit = self.sharpness * by_ids * normal(mix(base ^ mix(id)));
+                if self.plan > 0.0 {
+                    logit += self.sharpness * by_plan * normal(mix(place ^ mix(id)));
+                }
                 if moved {
                     logit += self.sharpness * self.drift * normal(mix(update ^ mix(id)));
                 }
@@ -75,6 +85,12 @@ impl LanguageModel {
                 f64::from(self.quantum.map_or(logit, |quantum| (logit / quantum).round() * quantum) as f32)
             })
             .collect()
+    }
+
+    /// How far a text has come: its length, and which text it is by its first ids.
+    fn place(&self, context: &[u32]) -> u64 {
+        let text = context.iter().take(4).fold(mix(self.seed + 1), |hash, &id| mix(hash ^ u64::from(id)));
+        mix(text ^ context.len() as u64)
     }
 
     /// The raw distribution after `context`: temperature 1, nothing truncated. What prompt logprobs report.

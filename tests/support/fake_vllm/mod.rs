@@ -51,6 +51,7 @@ mod error;
 mod faults;
 mod generate;
 mod generate_reply;
+mod given_ids;
 mod handles;
 mod info;
 mod language;

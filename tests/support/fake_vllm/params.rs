@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::config::{FakeConfig, GenerationDefaults};
 use super::error::ApiError;
+use super::given_ids::GivenIds;
 
 /// vLLM's `SamplingParams`, those of its fields that the fake acts on.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,7 @@ pub struct SamplingParams {
     pub min_tokens: usize,
     pub logprobs: Option<i64>,
     pub prompt_logprobs: Option<i64>,
+    pub given_ids: GivenIds,
     pub logit_bias: BTreeMap<u32, f64>,
     pub allowed_token_ids: Option<Vec<u32>>,
     /// Token sequences that must not occur.
@@ -55,6 +57,7 @@ impl Default for SamplingParams {
             min_tokens: 0,
             logprobs: None,
             prompt_logprobs: None,
+            given_ids: GivenIds::default(),
             logit_bias: BTreeMap::new(),
             allowed_token_ids: None,
             bad_words_ids: Vec::new(),
@@ -94,6 +97,8 @@ pub struct ParamFields {
     pub min_tokens: Option<i64>,
     pub logprobs: Option<i64>,
     pub prompt_logprobs: Option<i64>,
+    pub prompt_logprob_token_ids: Option<Vec<Vec<i64>>>,
+    pub prompt_logprob_start: Option<i64>,
     pub logit_bias: Option<HashMap<String, f64>>,
     pub allowed_token_ids: Option<Vec<i64>>,
     pub bad_words: Option<Vec<String>>,
@@ -112,6 +117,8 @@ impl ParamFields {
         self.top_k = self.top_k.or(defaults.top_k);
         self.min_p = self.min_p.or(defaults.min_p);
         self.repetition_penalty = self.repetition_penalty.or(defaults.repetition_penalty);
+        // Only the generate route takes vLLM's own sampling parameters.
+        (self.prompt_logprob_token_ids, self.prompt_logprob_start) = (None, None);
         self.logit_bias.iter_mut().flat_map(HashMap::values_mut).for_each(|bias| *bias = bias.clamp(-100.0, 100.0));
         self
     }
@@ -145,6 +152,8 @@ impl ParamFields {
                 "stop strings are only supported when detokenize is True. Set detokenize=True to use stop.",
             ));
         }
+        let given_ids = GivenIds { rows: self.prompt_logprob_token_ids, start: self.prompt_logprob_start };
+        let wants_rows = self.prompt_logprobs.is_some() || given_ids.rows.is_some();
         let mut logit_bias = BTreeMap::new();
         for (key, bias) in self.logit_bias.unwrap_or_default() {
             let id = key.parse().map_err(|_| {
@@ -170,6 +179,7 @@ impl ParamFields {
             min_tokens: self.min_tokens.unwrap_or(0) as usize,
             logprobs: self.logprobs,
             prompt_logprobs: self.prompt_logprobs,
+            given_ids,
             logit_bias,
             allowed_token_ids: self.allowed_token_ids.map(ids),
             bad_words_ids: bad_words.iter().flat_map(|word| bad_word_ids(word, &encode)).collect(),
@@ -177,7 +187,7 @@ impl ParamFields {
             include_stop_str_in_output: self.include_stop_str_in_output.unwrap_or(false),
             detokenize,
             // Rows of cached positions do not exist, so a request for rows reads no cache unless it insists.
-            skip_reading_prefix_cache: self.skip_reading_prefix_cache.unwrap_or(self.prompt_logprobs.is_some()),
+            skip_reading_prefix_cache: self.skip_reading_prefix_cache.unwrap_or(wants_rows),
         })
     }
 

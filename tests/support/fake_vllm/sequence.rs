@@ -71,6 +71,8 @@ pub struct Sequence {
     pub admitted: Option<usize>,
     /// Rows of the prompt, where they were asked for and it has been computed.
     pub prompt_rows: Option<Vec<Option<Row>>>,
+    /// Scores of the ids that were given, where they were and could be computed.
+    pub given_ids: Option<String>,
     /// A row for each generated token, where logprobs were asked for.
     pub rows: Vec<Row>,
     /// The text so far, without the stop string unless it was asked for.
@@ -103,6 +105,7 @@ impl Sequence {
             cached: 0,
             admitted: None,
             prompt_rows: None,
+            given_ids: None,
             stream: TextStream::after(&prompt, params.skip_special_tokens),
             // Reproducible for a seed, as vLLM's per-request generators are; not the same numbers.
             own_sampler: params.seed.map(|seed| StdRng::seed_from_u64(seed.cast_unsigned())),
@@ -155,6 +158,8 @@ impl Sequence {
         self.engine.remember(&mut self.blocks, self.prompt.len());
         let count = self.params.prompt_logprobs;
         self.prompt_rows = count.map(|count| self.engine.prompt_rows(language, &self.prompt, self.cached, count));
+        let given = &self.params.given_ids;
+        self.given_ids = given.scores(&self.engine.config, language, &self.prompt, self.cached);
     }
 
     /// Prompt tokens that this sequence has put into the prefix cache (`num_cache_creation_tokens`).
