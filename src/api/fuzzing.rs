@@ -14,6 +14,6 @@ pub async fn prepare(engine: &Engine, path: &str, body: &[u8]) -> Result<usize, 
     let request = Request::post(path).body(()).map_err(|_| "no path")?;
     let (head, ()) = request.into_parts();
     let Some(Route::Speculated(endpoint)) = Route::of(&head.method, &head.uri) else { return Err("route") };
-    let job = endpoint.prepare(engine, &head, &Bytes::copy_from_slice(body)).await;
+    let job = endpoint.prepare(engine, &head, &Bytes::copy_from_slice(body), false).await;
     job.map(|job| job.rollouts.len().saturating_mul(job.n)).map_err(|reason| reason.name())
 }

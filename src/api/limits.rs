@@ -57,6 +57,11 @@ impl Room {
         Self { most, free: Arc::new(Semaphore::new(most)) }
     }
 
+    /// Whether there is any now.
+    pub(super) fn is_left(&self) -> bool {
+        self.free.available_permits() > 0
+    }
+
     /// Room for so many.
     pub(super) fn take(&self, rollouts: usize) -> Result<Taken, NoRoom> {
         if rollouts > self.most {
@@ -76,7 +81,9 @@ mod tests {
         let room = Room::new(3);
         let two = room.take(2).unwrap();
         assert_eq!(room.take(2).err(), Some(NoRoom::Now));
+        assert!(room.is_left());
         let one = room.take(1).unwrap();
+        assert!(!room.is_left());
         assert_eq!(room.take(1).err(), Some(NoRoom::Now));
         drop(two);
         assert!(room.take(2).is_ok());

@@ -59,10 +59,16 @@ pub(super) enum Endpoint {
 }
 
 impl Endpoint {
-    pub(super) async fn prepare(self, engine: &Engine, head: &Parts, body: &Bytes) -> Result<Job, Reason> {
+    pub(super) async fn prepare(
+        self,
+        engine: &Engine,
+        head: &Parts,
+        body: &Bytes,
+        has_room: bool,
+    ) -> Result<Job, Reason> {
         match self {
             Self::Completions => completions::prepare(engine, head, body).await,
-            Self::Chat => chat::prepare(engine, head, body).await,
+            Self::Chat => chat::prepare(engine, head, body, has_room).await,
             Self::Generate => generate::prepare(engine, head, body).await,
         }
     }

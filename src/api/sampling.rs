@@ -65,6 +65,18 @@ impl Params {
         if valid { Ok(()) } else { Err(Reason::Invalid) }
     }
 
+    /// Whether a stream of the server's own, which tells no more than sampled tokens and their log-probabilities, can be the
+    /// beginning: of one rollout whose length is known, and which ends by ids alone.
+    pub(super) fn may_open(&self) -> bool {
+        self.n == 1
+            && self.max_tokens.is_some()
+            && self.seed.is_none()
+            && self.stop.is_empty()
+            && self.constraints.bad_words.is_empty()
+            && self.logprobs.is_none_or(|logprobs| logprobs == 0)
+            && self.prefill.prompt_logprobs.is_none()
+    }
+
     /// Forwards words that the server would bar by several tokens: it looks for the beginning of such a word among the
     /// output tokens, and most of those are in the prompt of a verification.
     pub(super) async fn check_bad_words(&self, engine: &Engine, origin: &Origin) -> Result<(), Reason> {

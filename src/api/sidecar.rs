@@ -157,9 +157,10 @@ impl Sidecar {
             Err(error) => return self.unreadable(&error, timer),
         };
         let mut stopping = self.shared.stopping.clone();
+        let has_room = self.shared.room.is_left();
         let prepared = tokio::select! {
             biased;
-            prepared = endpoint.prepare(&engine, &head, &body) => prepared,
+            prepared = endpoint.prepare(&engine, &head, &body, has_room) => prepared,
             () = stopping.reached() => return self.refuse(Refusal::Stopping, timer),
         };
         let reply = match prepared {

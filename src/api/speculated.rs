@@ -14,7 +14,7 @@ use super::reason::Reason;
 use super::refusal::Refusal;
 use super::reply::{Dialect, Output};
 use super::stopping::Stopping;
-use crate::rollout::{Delta, Deltas, Engine, Rollout, RolloutError};
+use crate::rollout::{Delta, Deltas, Engine, Opening, Rollout, RolloutError};
 use crate::telemetry::{Metrics, Outcome, PanicMetrics, Timer};
 
 /// A request that can be speculated.
@@ -23,6 +23,8 @@ pub(super) struct Job {
     pub(super) rollouts: Vec<Rollout>,
     /// How many of each.
     pub(super) n: usize,
+    /// The beginning of the only rollout, where that had to be before its prompt was known.
+    pub(super) opening: Option<Opening>,
     pub(super) stream: bool,
     pub(super) dialect: Box<dyn Dialect>,
 }
@@ -57,7 +59,7 @@ pub(super) async fn answer(engine: &Engine, common: Common<'_>, job: Job, timer:
 
 async fn run(engine: &Engine, common: Common<'_>, job: Job, timer: Timer) -> Reply {
     let Common { metrics, room, stopping } = common;
-    let Job { rollouts, n, stream, dialect } = job;
+    let Job { rollouts, n, opening, stream, dialect } = job;
     let max_model_len = engine.capabilities().max_model_len;
     if rollouts.iter().any(|rollout| rollout.prompt.is_empty() || rollout.prompt.len() >= max_model_len) {
         return Reply::Forward(Reason::Invalid);
@@ -70,7 +72,12 @@ async fn run(engine: &Engine, common: Common<'_>, job: Job, timer: Timer) -> Rep
     };
     let request_id = rollouts.first().map_or_else(|| Arc::from(""), |rollout| Arc::clone(&rollout.id));
     let mut guard = Guard::new(metrics.clone(), timer, request_id, stopping.clone(), taken);
-    let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(|rollout| engine.start(rollout, n)).collect();
+    let mut opening = opening;
+    let start = |rollout| match opening.take() {
+        Some(opening) => vec![engine.start_opened(rollout, opening)],
+        None => engine.start(rollout, n),
+    };
+    let mut running: Vec<Deltas> = rollouts.into_iter().flat_map(start).collect();
     // The server judges a request by its first call, before anything is said to the client.
     let mut first = Vec::with_capacity(running.len());
     for rollout in &mut running {

@@ -4,11 +4,11 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::control::Turn;
-use super::controller::{Measurement, Mode, is_crowd};
+use super::controller::{Measurement, Mode};
 use super::driver::Running;
 use super::types::RolloutError;
 use crate::telemetry::Timer;
-use crate::upstream::{About, UpstreamError};
+use crate::upstream::{About, Tokens, UpstreamError};
 use crate::verify::{Prefill, StreamWishes, sampled_as_scored};
 
 /// Tokens between two of which the time is measured.
@@ -34,17 +34,29 @@ struct Window {
 
 impl Running {
     /// Decodes up to `length` tokens, or up to a control request, or, once `at_least` have come, until speculation is
-    /// expected to be faster.
-    pub(super) async fn decode(&mut self, length: usize, at_least: usize, turn: &Turn) -> Result<(), RolloutError> {
+    /// expected to be faster. The tokens are those of the stream that is `opened` already, if one is.
+    pub(super) async fn decode(
+        &mut self,
+        length: usize,
+        at_least: usize,
+        turn: &Turn,
+        opened: Option<Tokens>,
+    ) -> Result<(), RolloutError> {
         let start = self.sequence.committed();
         // Only the stream that reads the prompt tells what is asked of the prefix cache.
         let begins = start == 0;
         let metrics = self.shared.settings.metrics.speculation.clone();
         let _timer = metrics.decoding();
         let _present = self.pace.monitor.at_server();
-        let wishes = StreamWishes { usage: begins, interval: self.stream_interval() };
-        let stream = self.shared.sampler.decode(&self.terms, self.sequence.context(), length, wishes).await?;
-        let mut stream = std::pin::pin!(stream);
+        let (mut stream, length) = match opened {
+            // The server was told of all constraints, those of the first tokens too.
+            Some(tokens) => (tokens, self.sequence.room()),
+            None => {
+                let interval = self.shared.stream_interval(self.is_streamed);
+                let wishes = StreamWishes { usage: begins, interval };
+                (self.shared.sampler.decode(&self.terms, self.sequence.context(), length, wishes).await?, length)
+            }
+        };
         let mut wanted = std::pin::pin!(turn.is_wanted());
         let mut decoded = 0_usize;
         let mut review = at_least;
@@ -126,14 +138,6 @@ impl Running {
             return Err(UpstreamError::Protocol { path: "/v1/completions", reason }.into());
         }
         Ok(())
-    }
-
-    /// Tokens in an event of a stream that no client reads as it comes: each costs the server's frontend time, and the more
-    /// rollouts run, the less it matters that a decision waits for the next.
-    fn stream_interval(&self) -> Option<usize> {
-        let load = self.pace.monitor.load().rollouts();
-        let takes_it = self.shared.settings.capabilities.takes_stream_interval();
-        (takes_it && !self.is_streamed).then_some(if is_crowd(load) { 8 } else { 4 })
     }
 
     /// Keeps what the stream's events say of the request: with the first token, and again when the end tells more.

@@ -13,7 +13,7 @@ use tracing::{Instrument, Span};
 use super::control::{Member, Turn};
 use super::decide::{Decision, Step};
 use super::drafters::Drafters;
-use super::engine::Shared;
+use super::engine::{EngineSettings, Shared};
 use super::pace::Pace;
 use super::past::Group;
 use super::recording::Recording;
@@ -23,17 +23,17 @@ use super::types::{Delta, Rollout, RolloutError};
 use super::versions::Versions;
 use crate::speculation::{Entry, Judge, Sampling, Scored, TokenId};
 use crate::telemetry::{Metrics, PanicMetrics, Place};
-use crate::upstream::UpstreamError;
+use crate::upstream::{Tokens, UpstreamError};
 use crate::verify::{Drawn, Prefill, Terms};
 
 /// One more in the count of rollouts, until it is dropped; if that is by a panic, one more in that count, too.
-struct Counted {
+pub(super) struct Counted {
     running: prometheus::IntGauge,
     panics: PanicMetrics,
 }
 
 impl Counted {
-    fn new(metrics: &Metrics) -> Self {
+    pub(super) fn new(metrics: &Metrics) -> Self {
         let running = metrics.requests.rollouts_running.clone();
         running.inc();
         Self { running, panics: metrics.panics.clone() }
@@ -49,10 +49,24 @@ impl Drop for Counted {
     }
 }
 
+/// What a rollout has from the moment on that anything is done for it.
+pub(super) struct Seat {
+    /// Its part in the control plane.
+    pub(super) member: Member,
+    _counted: Counted,
+}
+
+impl Seat {
+    /// Of the rollout that control requests know by `id`.
+    pub(super) fn take(settings: &EngineSettings, id: &Arc<str>) -> Self {
+        Self { member: settings.control.enter(Arc::clone(id)), _counted: Counted::new(&settings.metrics) }
+    }
+}
+
 /// A rollout under way.
 pub(super) struct Running {
     pub(super) shared: Arc<Shared>,
-    pub(super) member: Member,
+    seat: Seat,
     pub(super) terms: Terms,
     pub(super) sampling: Option<Sampling>,
     pub(super) sequence: Sequence,
@@ -75,8 +89,9 @@ pub(super) struct Running {
     pub(super) prefill: Option<Prefill>,
     /// A decision that was made while decoding, and what the drafters had ready then.
     pub(super) decided: Option<Decision>,
+    /// The stream that it began as, and the turn that this takes.
+    opened: Option<(Turn, Tokens)>,
     events: mpsc::Sender<Result<Delta, RolloutError>>,
-    _counted: Counted,
 }
 
 impl Running {
@@ -84,6 +99,7 @@ impl Running {
         shared: Arc<Shared>,
         rollout: Rollout,
         sample: usize,
+        seat: Seat,
         group: Option<Group>,
         events: mpsc::Sender<Result<Delta, RolloutError>>,
     ) -> Self {
@@ -93,7 +109,7 @@ impl Running {
         let model_ends = rules.end_tokens.keys().filter(|_| !rules.ignore_eos);
         Self {
             span: traced::rollout(&rollout.id, sample, rollout.prompt.len(), &rollout.terms.origin.headers),
-            member: settings.control.enter(Arc::clone(&rollout.id)),
+            seat,
             pace: Pace::new(shared.monitor.clone(), &rollout.prompt),
             ends: model_ends.chain(&rules.stop_token_ids).copied().collect(),
             name: rollout.id,
@@ -115,10 +131,15 @@ impl Running {
             fresh: Vec::new(),
             prefill: None,
             decided: None,
+            opened: None,
             events,
-            _counted: Counted::new(&settings.metrics),
             shared,
         }
+    }
+
+    /// Goes on with a stream that was opened before its prompt was known.
+    pub(super) fn continue_stream(&mut self, turn: Turn, tokens: Tokens) {
+        self.opened = Some((turn, tokens));
     }
 
     /// Lets the drafters read what there is while the server goes on.
@@ -135,7 +156,7 @@ impl Running {
 
     /// Its part in the control plane.
     pub(super) fn member(&self) -> &Member {
-        &self.member
+        &self.seat.member
     }
 
     /// Tells the listener of an error, which ends it.
@@ -163,7 +184,7 @@ impl Running {
     }
 
     async fn go_on(mut self, first: Option<(Drawn, Prefill)>) {
-        let (deserted, aborted) = (self.deserted(), self.member.aborted());
+        let (deserted, aborted) = (self.deserted(), self.member().aborted());
         let result = tokio::select! {
             biased;
             () = deserted => return traced::ended(&self.span, self.sequence.committed(), "deserted"),
@@ -185,13 +206,16 @@ impl Running {
         while self.flush().await {
             self.terms.constraints.min_tokens = self.sequence.barred();
             let step = self.next_step().await;
-            let turn = self.member.turn().await;
+            let (turn, opened) = match self.opened.take() {
+                Some((turn, tokens)) => (turn, Some(tokens)),
+                None => (self.member().turn().await, None),
+            };
             let broken = turn.broken();
             let step = async {
                 match step {
                     Step::Decode { length, at_least } => {
                         let (span, before) = (traced::decode(), self.sequence.committed());
-                        let decoded = self.decode(length, at_least, &turn).instrument(span.clone()).await;
+                        let decoded = self.decode(length, at_least, &turn, opened).instrument(span.clone()).await;
                         traced::note(&span, "tokens", self.sequence.committed() - before);
                         decoded
                     }

@@ -1,5 +1,6 @@
 //! Runs rollouts against one server.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::mpsc;
@@ -9,7 +10,7 @@ use super::control::{Control, Member};
 use super::controller::monitor::Monitor;
 use super::controller::{Choice, Policy, Reason, Speculate};
 use super::drafters::DrafterFactory;
-use super::driver::Running;
+use super::driver::{Running, Seat};
 use super::past::Past;
 use super::traced;
 use super::types::{Delta, Rollout, RolloutError};
@@ -44,13 +45,17 @@ pub struct EngineSettings {
 /// Runs rollouts against one server. Cheap to clone.
 #[derive(Clone)]
 pub struct Engine {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 pub(super) struct Shared {
     pub(super) settings: EngineSettings,
     pub(super) sampler: Sampler,
     pub(super) monitor: Monitor,
+    /// Whether the rollout that began last did so by decoding, for a reason that is expected to last.
+    pub(super) decodes_first: AtomicBool,
+    /// Whether a chat stream did not tell its prompt.
+    pub(super) has_untold: AtomicBool,
     fingerprint: OnceLock<String>,
     cached_suffix: CachedSuffix,
     prompt_logprobs: PromptLogprobs,
@@ -61,7 +66,7 @@ pub(super) struct Shared {
 pub type Deltas = mpsc::Receiver<Result<Delta, RolloutError>>;
 
 /// How many deltas a rollout may be ahead of its client.
-const AHEAD: usize = 32;
+pub(super) const AHEAD: usize = 32;
 
 impl Engine {
     /// An engine with these settings. Its monitor is a task of the runtime that this is called in.
@@ -76,7 +81,18 @@ impl Engine {
         let decides = settings.policy.speculate == Speculate::Auto;
         let monitor = Monitor::start(decides.then(|| upstream.clone()));
         let fingerprint = OnceLock::new();
-        let shared = Shared { settings, sampler, monitor, fingerprint, cached_suffix, prompt_logprobs, fan_out };
+        let (decodes_first, has_untold) = (AtomicBool::new(false), AtomicBool::new(false));
+        let shared = Shared {
+            settings,
+            sampler,
+            monitor,
+            decodes_first,
+            has_untold,
+            fingerprint,
+            cached_suffix,
+            prompt_logprobs,
+            fan_out,
+        };
         Self { shared: Arc::new(shared) }
     }
 
@@ -126,7 +142,8 @@ impl Engine {
         let mut all = Vec::with_capacity(n);
         for sample in 0..n {
             let (events, deltas) = mpsc::channel(AHEAD);
-            runs.push(Running::new(Arc::clone(&self.shared), rollout.clone(), sample, group.clone(), events));
+            let (shared, seat) = (Arc::clone(&self.shared), Seat::take(&self.shared.settings, &rollout.id));
+            runs.push(Running::new(shared, rollout.clone(), sample, seat, group.clone(), events));
             all.push(deltas);
         }
         let shared = Arc::clone(&self.shared);
@@ -162,18 +179,12 @@ impl Shared {
     }
 
     /// Has the prompt read and sets every rollout going with its first token.
-    async fn group(&self, rollout: &Rollout, runs: Vec<Running>) {
+    pub(super) async fn group(&self, rollout: &Rollout, runs: Vec<Running>) {
         let mut runs = self.begin_by_replay(rollout, runs).await;
-        let decoding = match runs.first_mut() {
-            Some(first) => first.begins_decoding().await,
-            None => return,
-        };
-        // The first token comes plainly: it fills the prefix cache, which every verification needs, and the draft
-        // model reads the prompt meanwhile, unless it will hardly be asked.
-        let undecided = |choice: Choice| matches!(choice.reason, Reason::Unmeasured | Reason::Stale);
-        if decoding.is_none_or(|choice| undecided(choice) && !self.monitor.is_crowded()) {
-            runs.iter_mut().for_each(Running::prepare);
+        if runs.is_empty() {
+            return;
         }
+        let decoding = self.begin(&mut runs).await;
         if let Some(choice) = decoding.filter(|_| rollout.may_begin_as_stream(runs.len())) {
             for mut run in runs {
                 run.begin_as(choice);
@@ -208,6 +219,20 @@ impl Shared {
                 }
             }
         }
+    }
+
+    /// The choice by which these rollouts of one prompt should begin by decoding, if they should.
+    ///
+    /// Their first token comes plainly in any case: it fills the prefix cache, which every verification needs, and the draft
+    /// model reads the prompt meanwhile, unless it will hardly be asked.
+    pub(super) async fn begin(&self, runs: &mut [Running]) -> Option<Choice> {
+        let decoding = runs.first_mut()?.begins_decoding().await;
+        let undecided = |choice: Choice| matches!(choice.reason, Reason::Unmeasured | Reason::Stale);
+        if decoding.is_none_or(|choice| undecided(choice) && !self.monitor.is_crowded()) {
+            runs.iter_mut().for_each(Running::prepare);
+        }
+        self.decodes_first.store(decoding.is_some_and(|choice| !undecided(choice)), Ordering::Relaxed);
+        decoding
     }
 
     /// Sets those going that begin with an old rollout's tokens, and gives back the others. They need no first token, and

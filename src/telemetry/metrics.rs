@@ -47,6 +47,17 @@ impl Outcome {
     }
 }
 
+/// What became of a chat that began as the server's own stream before its prompt was known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opened {
+    /// The rollout went on with it.
+    Kept,
+    /// A control request came before its first token.
+    Left,
+    /// It did not tell the prompt.
+    Untold,
+}
+
 /// All metrics.
 #[derive(Debug, Clone)]
 pub struct Metrics {
@@ -154,6 +165,7 @@ pub struct RequestMetrics {
     forwarding: Histogram,
     unknown_fields: IntCounterVec,
     named_fields: Arc<Mutex<HashSet<String>>>,
+    chats_opened: IntCounterVec,
     /// Rollouts under way.
     pub rollouts_running: IntGauge,
     /// Connections of clients.
@@ -189,6 +201,13 @@ impl RequestMetrics {
                 &["field"],
             )?,
             named_fields: Arc::default(),
+            chats_opened: counters(
+                registry,
+                "sidedraft_chats_opened_total",
+                "Chats begun as the server's own stream before their prompt was known: kept, left for a control request \
+                 and begun anew, or untold the prompt, after which none is opened any more.",
+                &["outcome"],
+            )?,
             rollouts_running: add(registry, IntGauge::new("sidedraft_rollouts_running", "Rollouts under way.")?)?,
             connections: add(registry, IntGauge::new("sidedraft_connections", "Connections of clients.")?)?,
             upstream_changes: counter(
@@ -226,6 +245,16 @@ impl RequestMetrics {
     pub fn finished(&self, outcome: Outcome, timer: Timer) {
         self.decided(outcome);
         self.ended(outcome, timer);
+    }
+
+    /// Counts a chat that began before its prompt was known.
+    pub fn chat_opened(&self, outcome: Opened) {
+        let outcome = match outcome {
+            Opened::Kept => "kept",
+            Opened::Left => "left",
+            Opened::Untold => "untold",
+        };
+        self.chats_opened.with_label_values(&[outcome]).inc();
     }
 
     /// Counts a field that made the sidecar forward.

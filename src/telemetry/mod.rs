@@ -17,7 +17,7 @@ mod tracing_setup;
 pub use control::ControlMetrics;
 pub use figure::Kind;
 pub use history::{HistoryMetrics, SharedHistoryMetrics};
-pub use metrics::{Metrics, Outcome, RequestMetrics};
+pub use metrics::{Metrics, Opened, Outcome, RequestMetrics};
 pub use page::merge;
 pub use panics::{PanicMetrics, Panicked, Place, message_of};
 pub use span_export::ExportError;

@@ -36,5 +36,5 @@ pub use ids::{IdsText, Prompt};
 pub use intake::{Intake, IntakeError, IntakeLimits};
 pub use origin::Origin;
 pub use prompt_rows::{PromptReply, PromptRows, PromptScores};
-pub use stream::{About, DecodedChunk, Route};
+pub use stream::{About, DecodedChunk, Route, Tokens};
 pub use wire::{Candidate, Constraints, Sampled, SamplingFields, VersionSpan};

@@ -1,7 +1,8 @@
 //! Plain decoding as a server-sent event stream. Dropping the stream aborts it on the server.
 
 use bytes::Bytes;
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
 use serde::Deserialize;
 
 use super::body::Pieced;
@@ -34,7 +35,12 @@ pub struct DecodedChunk {
     pub versions: Vec<VersionSpan>,
     /// What the server says of the request as a whole.
     pub about: About,
+    /// The prompt's ids, which the first event of a chat completion tells.
+    pub prompt: Option<Vec<u32>>,
 }
+
+/// Tokens as they come.
+pub type Tokens = BoxStream<'static, Result<DecodedChunk, UpstreamError>>;
 
 /// What the events of a stream say of the request as a whole: some of it early, some at the end.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -59,6 +65,8 @@ struct Chunk<C> {
     #[serde(default)]
     usage: Option<WireUsage>,
     #[serde(default)]
+    prompt_token_ids: Option<Vec<u32>>,
+    #[serde(default)]
     error: Option<serde_json::Value>,
 }
 
@@ -75,19 +83,27 @@ impl Upstream {
     ///
     /// # Errors
     /// When the server refuses; later, as an item, when the stream breaks off before its end or the server aborts.
-    pub async fn decode(
-        &self,
-        call: &Call<'_>,
-        route: Route,
-    ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
-        let response = match route {
-            Route::Completions => self.open(call.origin, completions::PATH, call.as_completion(true)?).await?,
-            Route::Generate => self.open(call.origin, generate::PATH, call.as_generate(true)?).await?,
+    pub async fn decode(&self, call: &Call<'_>, route: Route) -> Result<Tokens, UpstreamError> {
+        let (path, body) = match route {
+            Route::Completions => (completions::PATH, call.as_completion(true)?),
+            Route::Generate => (generate::PATH, call.as_generate(true)?),
         };
+        self.tokens(call.origin, path, body, move |data| chunk(route, data)).await
+    }
+
+    /// What `read` makes of the events that answer a request.
+    pub(super) async fn tokens(
+        &self,
+        origin: &Origin,
+        path: &'static str,
+        body: Pieced,
+        read: impl Fn(&[u8]) -> Result<DecodedChunk, UpstreamError> + Copy + Send + 'static,
+    ) -> Result<Tokens, UpstreamError> {
+        let response = self.open(origin, path, body).await?;
         let this = self.clone();
         let bytes = response.bytes_stream().map(move |piece| piece.map_err(|error| this.unreachable(&error)));
         let url = self.url().to_owned();
-        Ok(futures_util::stream::unfold(Some((Box::pin(bytes), Events::default())), move |state| {
+        let tokens = futures_util::stream::unfold(Some((Box::pin(bytes), Events::default())), move |state| {
             let url = url.clone();
             async move {
                 let (mut bytes, mut events) = state?;
@@ -95,7 +111,7 @@ impl Upstream {
                     match events.next() {
                         Some(Event::Done) => return None,
                         Some(Event::Data(data)) => {
-                            let chunk = chunk(route, &data);
+                            let chunk = read(&data);
                             let next = chunk.is_ok().then_some((bytes, events));
                             return Some((chunk, next));
                         }
@@ -114,7 +130,8 @@ impl Upstream {
                     return Some((Err(error), None));
                 }
             }
-        }))
+        });
+        Ok(tokens.boxed())
     }
 }
 
@@ -173,11 +190,11 @@ fn generate_chunk(mut choice: generate::WireChoice) -> Result<DecodedChunk, Stri
         tokens: choice.sampled()?,
         versions: choice.weight_versions.unwrap_or_default(),
         finish_reason: choice.finish_reason,
-        about: About::default(),
+        ..DecodedChunk::default()
     })
 }
 
-fn parse<C: for<'de> Deserialize<'de>>(
+pub(super) fn parse<C: for<'de> Deserialize<'de>>(
     data: &[u8],
     path: &'static str,
     decoded: fn(C) -> Result<DecodedChunk, String>,
@@ -193,9 +210,10 @@ fn parse<C: for<'de> Deserialize<'de>>(
             body: Bytes::copy_from_slice(data),
         })));
     }
-    let Chunk { choices, model, system_fingerprint: fingerprint, usage, .. } = chunk;
+    let Chunk { choices, model, system_fingerprint: fingerprint, usage, prompt_token_ids: prompt, .. } = chunk;
     let mut decoded = choices.into_iter().next().map(decoded).transpose().map_err(protocol)?.unwrap_or_default();
     decoded.about = About { model, fingerprint, usage: usage.map(WireUsage::cached_tokens) };
+    decoded.prompt = prompt;
     if decoded.tokens.is_empty() && decoded.finish_reason.as_deref() == Some(ABORTED) {
         return Err(UpstreamError::Aborted);
     }

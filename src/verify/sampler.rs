@@ -3,13 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use futures_util::Stream;
 use futures_util::future::try_join_all;
 
 use super::Terms;
 use crate::speculation::{Entry, Scored, TokenId};
 use crate::upstream::{
-    Call, Choice, Constraints, DecodedChunk, Prompt, PromptReply, PromptScores, Reply, Route, Sampled, SamplingFields,
+    Call, Choice, Constraints, Prompt, PromptReply, PromptScores, Reply, Route, Sampled, SamplingFields, Tokens,
     Upstream, UpstreamError,
 };
 
@@ -178,7 +177,7 @@ impl Sampler {
         context: Prompt<'_>,
         max_tokens: usize,
         wishes: StreamWishes,
-    ) -> Result<impl Stream<Item = Result<DecodedChunk, UpstreamError>> + Send + use<>, UpstreamError> {
+    ) -> Result<Tokens, UpstreamError> {
         let StreamWishes { usage: stream_usage, interval: stream_interval } = wishes;
         let call = Call { stream_usage, stream_interval, ..self.call(terms, context, max_tokens) };
         self.upstream.decode(&call, terms.route).await

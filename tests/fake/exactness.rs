@@ -61,7 +61,18 @@ pub fn compare(rig: &Rig, outputs: &[Vec<u32>], expected: &SamplingParams) -> GT
 
 /// Compares the first `count` tokens of each output with the law of `expected`.
 pub fn compare_first(count: usize, rig: &Rig, outputs: &[Vec<u32>], expected: &SamplingParams) -> GTest {
-    let law = rig.fake.language().continuations(&PROMPT, count, expected);
+    compare_after(&PROMPT, count, rig, outputs, expected)
+}
+
+/// The same of outputs after another prompt.
+pub fn compare_after(
+    prompt: &[u32],
+    count: usize,
+    rig: &Rig,
+    outputs: &[Vec<u32>],
+    expected: &SamplingParams,
+) -> GTest {
+    let law = rig.fake.language().continuations(prompt, count, expected);
     let cells: HashMap<&[u32], usize> = law.iter().enumerate().map(|(at, (tokens, _))| (&tokens[..], at)).collect();
     let mut observed = vec![0; law.len() + 1];
     for output in outputs {

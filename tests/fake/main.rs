@@ -38,6 +38,7 @@ mod load_policy;
 mod logs;
 mod lost_rows;
 mod metrics;
+mod opened_chats;
 mod outages;
 mod own_routes;
 mod page;

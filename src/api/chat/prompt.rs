@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::validate::Validated;
+use super::validate::Template;
 use crate::api::reason::Reason;
 use crate::rollout::Engine;
 use crate::upstream::{Origin, UpstreamError};
@@ -13,7 +13,7 @@ use crate::upstream::{Origin, UpstreamError};
 pub(super) struct Prompt {
     pub(super) prompt: Vec<u32>,
     /// How many tokens the server would let the request have, where it tells.
-    pub(super) max_tokens: Option<u64>,
+    pub(super) max_tokens: Option<usize>,
 }
 
 #[derive(Serialize)]
@@ -34,10 +34,9 @@ struct TokenizeRequest<'a> {
 pub(super) async fn render(
     engine: &Engine,
     origin: &Origin,
-    request: &Validated,
+    template: &Template,
     body: &Bytes,
 ) -> Result<Prompt, Reason> {
-    let template = &request.template;
     let rendered = if engine.capabilities().chat.renders {
         engine.upstream().render_chat(origin, body.clone()).await
     } else if template.needs_rendering {
@@ -58,12 +57,11 @@ pub(super) async fn render(
     if rendered.has_features {
         return Err(Reason::Feature("multimodal"));
     }
-    let max_tokens = rendered.max_tokens.map(u64::try_from).transpose().map_err(|_| Reason::Invalid)?;
-    Ok(Prompt { prompt: rendered.prompt, max_tokens })
+    Ok(Prompt { prompt: rendered.prompt, max_tokens: rendered.max_tokens })
 }
 
 /// Whatever went wrong, the server says it best.
-fn refusal(error: &UpstreamError) -> Reason {
+pub(super) fn refusal(error: &UpstreamError) -> Reason {
     tracing::debug!(%error, "the server does not make the prompt");
     Reason::Refused
 }

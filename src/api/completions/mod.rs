@@ -31,7 +31,7 @@ pub(super) async fn prepare(engine: &Engine, head: &http::request::Parts, body: 
     });
     let rollouts = rollouts.collect();
     let dialect = respond::Completions(Envelope::new(engine, id, prompts, wishes));
-    Ok(Job { rollouts, n: wishes.n, stream, dialect: Box::new(dialect) })
+    Ok(Job { rollouts, n: wishes.n, opening: None, stream, dialect: Box::new(dialect) })
 }
 
 /// The prompts as ids; text by the server's own tokenizer.

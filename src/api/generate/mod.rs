@@ -21,5 +21,11 @@ pub(super) async fn prepare(engine: &Engine, head: &http::request::Parts, body: 
     let id = format!("generate-tokens-{name}");
     let rollout = request.params.rollout(Arc::from(id.as_str()), request.prompt.clone(), request.origin, engine);
     let dialect = respond::Generate(Envelope::new(engine, id, vec![request.prompt], request.wishes));
-    Ok(Job { rollouts: vec![rollout], n: request.wishes.n, stream: request.stream, dialect: Box::new(dialect) })
+    Ok(Job {
+        rollouts: vec![rollout],
+        n: request.wishes.n,
+        opening: None,
+        stream: request.stream,
+        dialect: Box::new(dialect),
+    })
 }
