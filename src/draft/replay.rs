@@ -4,9 +4,17 @@ use std::sync::Arc;
 
 use super::{DraftRequest, Drafter, ProposalFuture};
 use crate::history::{History, Lease, PromptKey};
-use crate::speculation::{Draft, Proposal};
+use crate::speculation::{Draft, Proposal, TokenId};
+
+/// After so many proposals in a row of which nothing was kept, a rollout that has parted from its old one does without it.
+/// Whether a few misses are worth it is for the controller to say, who knows how often texts come together again.
+const MOST_MISSES: usize = 8;
 
 /// One rollout's old rollout.
+///
+/// Where this rollout parts from it, it goes on beside it: the old token at a place was drawn from the row that is kept of
+/// that place, whatever became of the tokens before it here, so it is still a draft with a known distribution. It is a good
+/// one where the two texts say the same again after a few other tokens.
 ///
 /// Its tokens were drawn long before anybody asks for them. They are distributed as their rows say only for one who knows
 /// nothing else of them, so until it is decided to have them judged nobody may look at them: neither at their ids, nor at
@@ -24,7 +32,7 @@ enum State {
     New,
     /// The old rollout serves this one.
     Held(Held),
-    /// There is none, or it has parted from this one.
+    /// There is none, or it is of no more use.
     Over,
 }
 
@@ -33,10 +41,60 @@ struct Held {
     lease: Lease,
     /// The version under which it may serve.
     version: Arc<str>,
-    /// How many of its tokens this rollout has.
+    /// How many of its tokens this rollout had when they were last seen to agree.
     agreed: usize,
-    /// Up to which a proposal went out last.
-    asked: Option<usize>,
+    /// Whether this rollout has parted from it since.
+    has_parted: bool,
+    /// Where the last proposal began and how long it was, until it is seen what became of it.
+    asked: Option<(usize, usize)>,
+    /// Whether any proposal went out.
+    has_begun: bool,
+    /// Proposals in a row, made after they had parted, of which nothing was kept.
+    misses: usize,
+}
+
+impl Held {
+    fn new(lease: Lease, version: &Arc<str>) -> Self {
+        let version = Arc::clone(version);
+        Self { lease, version, agreed: 0, has_parted: false, asked: None, has_begun: false, misses: 0 }
+    }
+
+    /// Whether there is a draft after `output`.
+    fn goes_on(&mut self, output: &[TokenId]) -> bool {
+        if !self.settle(output) {
+            return false;
+        }
+        let old = self.lease.rollout.tokens();
+        if output.len() >= old.len() || output.len() < self.agreed {
+            return false;
+        }
+        let agrees = !self.has_parted && output[self.agreed..] == old[self.agreed..output.len()];
+        if agrees {
+            self.agreed = output.len();
+            return true;
+        }
+        self.has_parted = true;
+        // What is no more than a point mass, the suffix index knows better where to put.
+        self.is_drawn() && self.misses < MOST_MISSES
+    }
+
+    /// Whether what its tokens were drawn from is known.
+    fn is_drawn(&self) -> bool {
+        self.lease.is_unselected && self.lease.rollout.sampling().is_some()
+    }
+
+    /// Looks at what became of the last proposal; false if it was broken off. Then the first of its drafts that is not here
+    /// may have been rejected already, and must not be judged again.
+    fn settle(&mut self, output: &[TokenId]) -> bool {
+        let Some((from, count)) = self.asked.take() else { return true };
+        let Some(new) = output.get(from..) else { return false };
+        let replaced = new.last().is_some_and(|last| self.lease.rollout.tokens().get(output.len() - 1) != Some(last));
+        if self.has_parted {
+            self.misses = if new.len() == 1 { self.misses + 1 } else { 0 };
+        }
+        // The token that takes a rejected draft's place is another.
+        new.len() > count || replaced
+    }
 }
 
 impl ReplayDrafter {
@@ -53,7 +111,8 @@ impl ReplayDrafter {
             State::New => {}
             State::Held(held) if held.version != *version => {
                 // Nothing came of it so far: another may do.
-                self.state = if held.asked.is_none() && held.agreed == 0 { State::New } else { State::Over };
+                let is_untouched = !held.has_begun && !held.has_parted && held.agreed == 0;
+                self.state = if is_untouched { State::New } else { State::Over };
             }
             State::Held(_) | State::Over => return None,
         }
@@ -61,7 +120,7 @@ impl ReplayDrafter {
             return None;
         }
         self.state = match self.history.take(&self.key, version) {
-            Some(lease) => State::Held(Held { lease, version: Arc::clone(version), agreed: 0, asked: None }),
+            Some(lease) => State::Held(Held::new(lease, version)),
             None => State::Over,
         };
         match &self.state {
@@ -70,23 +129,29 @@ impl ReplayDrafter {
         }
     }
 
-    /// Whether there is a draft after `context`, by which this rollout must be the old one so far. That there is says
-    /// nothing of what it is.
+    /// Whether there is a draft after `context`. That there is says nothing of what it is.
     ///
-    /// A token that came another way and is the old one's all the same ends nothing: the old tokens after it were drawn
-    /// without regard to how it came.
+    /// A token that came another way ends nothing, be it the old one's or another: the old tokens after it were drawn
+    /// without regard to it. What was proposed is asked for after each step, for only then can be seen what became of it.
     pub fn has_more(&mut self, context: &[u32]) -> bool {
         let State::Held(held) = &mut self.state else { return false };
-        let old = held.lease.rollout.tokens();
         let output = context.get(self.key.prompt().len()..).unwrap_or_default();
-        let agrees = output.len() < old.len()
-            && output.get(held.agreed..) == Some(&old[held.agreed..output.len().max(held.agreed)]);
-        if agrees {
-            held.agreed = output.len();
-        } else {
+        let goes_on = held.goes_on(output);
+        if !goes_on {
             self.state = State::Over;
         }
-        agrees
+        goes_on
+    }
+
+    /// Whether this rollout has parted from the old one that it still holds.
+    #[must_use]
+    pub fn has_parted(&self) -> bool {
+        matches!(&self.state, State::Held(held) if held.has_parted)
+    }
+
+    /// Does without the old rollout from here on.
+    pub fn end(&mut self) {
+        self.state = State::Over;
     }
 
     /// The version under which alone what it proposes may be judged.
@@ -102,17 +167,14 @@ impl ReplayDrafter {
         if !self.has_more(request.context) {
             return Proposal::default();
         }
+        let from = request.context.len() - self.key.prompt().len();
         let State::Held(held) = &mut self.state else { return Proposal::default() };
-        if held.asked == Some(held.agreed) {
-            // The last proposal was broken off, and its first draft may have been judged already.
-            self.state = State::Over;
-            return Proposal::default();
-        }
-        held.asked = Some(held.agreed);
         let Lease { rollout, is_unselected, .. } = &held.lease;
-        let drafts = (held.agreed..).take(request.length).map_while(|at| rollout.draft(at));
+        let drafts = (from..).take(request.length).map_while(|at| rollout.draft(at));
         let drafts = drafts.map(|draft| if *is_unselected { draft } else { Draft::certain(draft.token) });
-        Proposal { drafts: drafts.collect() }
+        let drafts: Vec<Draft> = drafts.collect();
+        (held.asked, held.has_begun) = (Some((from, drafts.len())), true);
+        Proposal { drafts }
     }
 }
 
@@ -164,6 +226,16 @@ mod tests {
         Arc::new(memory)
     }
 
+    /// A rollout of version 1 that is over and has this text.
+    fn one_of(text: &[TokenId]) -> Arc<Memory> {
+        let memory = Memory::new(1 << 20);
+        let id = memory.begin(&key(), &version("1"), Sampling::new(1.0, None, 1.0, 0.0));
+        let text: Vec<Scored> = text.iter().map(|token| scored(*token)).collect();
+        memory.extend(&key(), id, &version("1"), &text);
+        memory.finish(&key(), id, Finish::Stop);
+        Arc::new(memory)
+    }
+
     fn drafter(history: &Arc<Memory>) -> ReplayDrafter {
         ReplayDrafter::new(Arc::clone(history) as Arc<dyn History>, key())
     }
@@ -179,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_rollout_is_proposed_in_pieces_until_this_one_parts_from_it() {
+    fn an_old_rollout_is_proposed_in_pieces() {
         let history = history(1, 0);
         let mut drafter = drafter(&history);
         assert!(!drafter.has_more(&PROMPT), "nothing was taken yet");
@@ -187,8 +259,42 @@ mod tests {
         assert!(drafter.has_more(&PROMPT));
         assert_eq!(proposed(&mut drafter, &[], 2), [10, 11]);
         assert_eq!(proposed(&mut drafter, &[10, 11, 12], 8), [13, 14, 15], "after another token of the old one's");
-        assert!(!drafter.has_more(&context(&[10, 11, 12, 13, 77])));
-        assert_eq!(proposed(&mut drafter, &[10, 11, 12, 13], 8), [0; 0], "it has parted for good");
+        assert!(!drafter.has_parted());
+    }
+
+    #[test]
+    fn a_rollout_that_parts_goes_on_beside_the_old_one() {
+        let mut drafter = drafter(&history(1, 0));
+        drafter.under(&version("2"));
+        assert_eq!(proposed(&mut drafter, &[], 4), [10, 11, 12, 13]);
+        assert_eq!(proposed(&mut drafter, &[10, 77], 2), [12, 13], "the second was rejected");
+        assert!(drafter.has_parted());
+        assert_eq!(proposed(&mut drafter, &[10, 77, 12, 13, 78], 8), [15], "and the bonus is another");
+        let mut early = super::tests::drafter(&history(1, 0));
+        early.under(&version("2"));
+        assert_eq!(proposed(&mut early, &[70, 71], 2), [12, 13], "whatever came before");
+    }
+
+    #[test]
+    fn drafts_of_which_nothing_is_kept_end_it() {
+        let old: Vec<TokenId> = (10..40).collect();
+        let mut drafter = drafter(&one_of(&old));
+        drafter.under(&version("2"));
+        let mut output = Vec::new();
+        // The first rejection is where they part.
+        for at in 0..=MOST_MISSES {
+            assert_eq!(proposed(&mut drafter, &output, 4), old[at..at + 4]);
+            output.push(70);
+        }
+        assert!(!drafter.has_more(&context(&output)));
+    }
+
+    #[test]
+    fn an_old_rollout_without_rows_ends_where_they_part() {
+        let mut drafter = drafter(&history(1, 1));
+        drafter.under(&version("2"));
+        assert_eq!(proposed(&mut drafter, &[], 4), [10, 11, 12, 13]);
+        assert!(!drafter.has_more(&context(&[10, 77])));
     }
 
     #[test]
@@ -226,11 +332,13 @@ mod tests {
 
     #[test]
     fn a_proposal_that_was_broken_off_is_not_made_again() {
-        let mut drafter = drafter(&history(1, 0));
-        drafter.under(&version("2"));
-        assert_eq!(proposed(&mut drafter, &[10], 2), [11, 12]);
-        assert_eq!(proposed(&mut drafter, &[10], 2), [0; 0]);
-        assert!(!drafter.has_more(&context(&[10])));
+        for kept in [&[10][..], &[10, 11], &[10, 11, 12]] {
+            let mut drafter = drafter(&history(1, 0));
+            drafter.under(&version("2"));
+            assert_eq!(proposed(&mut drafter, &[10], 2), [11, 12]);
+            assert_eq!(proposed(&mut drafter, kept, 2), [0; 0], "the next may have been rejected already");
+            assert!(!drafter.has_more(&context(kept)));
+        }
     }
 
     #[test]

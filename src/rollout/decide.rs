@@ -33,6 +33,8 @@ pub(super) struct Proposed {
     pub(super) proposal: Proposal,
     /// Seconds that it took.
     pub(super) drafting: f64,
+    /// Tokens a second that its round was expected to bring, where that was asked.
+    pub(super) rate: Option<f64>,
     /// The policy version under which alone it may be judged, if it matters.
     pub(super) under: Option<Arc<str>>,
 }
@@ -95,12 +97,17 @@ impl Running {
         let room = self.draft_room();
         let mut ready = Vec::new();
         let mut unseen = Vec::new();
+        let mut veiled = None;
         let Policy { draft_tokens, longest_match, longest_replay, .. } = *self.policy();
         let version = self.shared.settings.control.version();
         for (number, supply) in self.drafters.standing(self.sequence.tokens(), &version) {
             match supply {
                 Supply::Made => unseen.push((number, None, draft_tokens)),
                 Supply::Drawn => unseen.push((number, None, longest_replay)),
+                Supply::Veiled => {
+                    veiled = Some(number);
+                    unseen.push((number, None, longest_match));
+                }
                 Supply::Free if room > 0 => {
                     let proposal = self.draft(number, room.min(longest_match), StopRule::never()).await;
                     if !proposal.drafts.is_empty() {
@@ -111,11 +118,15 @@ impl Running {
             }
         }
         let drawn = self.drafters.drawn_number();
+        if drawn.is_none() {
+            self.pace.tell_withheld();
+        }
         let (committed, context) = (self.sequence.committed(), self.sequence.tokens().len());
         let free = ready.iter().map(|(number, proposal)| (*number, Some(proposal), longest_match));
         let candidates = unseen.into_iter().chain(free).filter_map(|(number, ready, longest)| {
             let candidate = self.pace.candidate(number, ready, longest, committed, context)?;
-            Some(if drawn == Some(number) { Candidate { unread: 0, is_at_hand: true, ..candidate } } else { candidate })
+            let is_hidden = [drawn, veiled].contains(&Some(number));
+            Some(if is_hidden { Candidate { unread: 0, is_at_hand: true, ..candidate } } else { candidate })
         });
         let candidates: Vec<Candidate<'_>> = candidates.collect();
         let load = self.pace.monitor.load();
@@ -133,6 +144,11 @@ impl Running {
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
         });
+        // Rollouts that have parted go on beside each other as long as that is the fastest way.
+        let is_measured = !matches!(choice.reason, Reason::Unmeasured | Reason::Stale);
+        if is_measured && self.drafters.has_parted() && choice.bet.is_none_or(|bet| Some(bet.drafter) != drawn) {
+            self.drafters.end_replay();
+        }
         // Who has no idea now may have one later: the text goes on, and others of the group go on, too.
         if choice.reason == Reason::NoDraft && !self.drafters.is_empty() {
             choice.at_least = choice.at_least.min(TO_REVIEW);
@@ -206,7 +222,10 @@ impl Running {
         };
         proposal.drafts.truncate(bet.length);
         if proposal.drafts.is_empty() {
-            self.pace.had_none(bet.drafter, self.sequence.committed());
+            // One that costs nothing may be asked again at once.
+            if !self.drafters.is_free(bet.drafter) {
+                self.pace.had_none(bet.drafter, self.sequence.committed());
+            }
             return self.decode_as(choice, Reason::NoDraft);
         }
         self.sequence.stage(proposal.tokens());
@@ -215,7 +234,7 @@ impl Running {
         }
         self.enter(&choice, choice.reason);
         let under = self.drafters.version(bet.drafter);
-        Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting, under })
+        Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting, rate: bet.rate, under })
     }
 
     /// Whether a bet may be made: one that is expected to lose is paid for.
@@ -288,10 +307,10 @@ impl Running {
         };
         proposal.drafts.truncate(length);
         self.sequence.stage(proposal.tokens());
-        let bet = Some(Bet { drafter, length, stop: StopRule::never(), stake: 0.0 });
+        let bet = Some(Bet { drafter, length, stop: StopRule::never(), stake: 0.0, rate: None });
         self.enter(&Choice { bet, ..decode }, Reason::Told);
         let under = self.drafters.version(drafter);
-        Step::Speculate(Proposed { drafter, proposal, drafting: 0.0, under })
+        Step::Speculate(Proposed { drafter, proposal, drafting: 0.0, rate: None, under })
     }
 
     fn enter(&mut self, choice: &Choice, reason: Reason) {

@@ -27,6 +27,27 @@ pub enum Supply {
     Made,
     /// They cost next to nothing: it may be asked just to see how well it would have done.
     Free,
+    /// They cost next to nothing, too, and come of what nobody may look at: whoever asks for them does without that.
+    Veiled,
+}
+
+/// The drafter of an old rollout.
+struct Replay {
+    /// What it has where the rollouts agree so far; one more where they have parted, for how it fares then is another matter.
+    number: usize,
+    drafter: ReplayDrafter,
+    /// What is counted of it.
+    metrics: HistoryMetrics,
+}
+
+impl Replay {
+    fn number_now(&self) -> usize {
+        self.number + usize::from(self.drafter.has_parted())
+    }
+
+    fn is(&self, number: usize) -> bool {
+        (self.number..=self.number + 1).contains(&number)
+    }
 }
 
 /// The drafters that a rollout still has, each under the number it had at first.
@@ -34,8 +55,7 @@ pub struct Drafters {
     list: Vec<(usize, Box<dyn Drafter>)>,
     /// The number of the one in the list that has seen old rollouts.
     knowing: Option<usize>,
-    /// With its number and what is counted of it.
-    replay: Option<(usize, ReplayDrafter, HistoryMetrics)>,
+    replay: Option<Replay>,
     metrics: DraftMetrics,
 }
 
@@ -48,7 +68,9 @@ impl Drafters {
         let suffix = group.and_then(Group::suffix);
         let knowing = suffix.is_some().then_some(own);
         list.extend(suffix.map(|suffix| (own, Box::new(suffix) as Box<dyn Drafter>)));
-        let replay = group.and_then(|group| Some((own + 1, group.replay()?, group.past.metrics.clone())));
+        let replay = group.and_then(|group| {
+            Some(Replay { number: own + 1, drafter: group.replay()?, metrics: group.past.metrics.clone() })
+        });
         Self { list, knowing, replay, metrics }
     }
 
@@ -69,37 +91,65 @@ impl Drafters {
     ///
     /// While an old rollout may be proposed, no drafter is asked that has seen it: what that one said would tell of drafts
     /// that were drawn, and they are distributed as their rows say only while the choice among the ways to go on does not
-    /// depend on them.
+    /// depend on them. Once they have parted it may be asked instead, by its record alone, and not beside it.
     pub fn standing(&mut self, context: &[TokenId], version: &Arc<str>) -> Vec<(usize, Supply)> {
         let drawn = self.drawn(context, version);
-        let list = self.list.iter().filter(|(number, _)| drawn.is_none() || self.knowing != Some(*number));
-        let supply = |drafter: &dyn Drafter| if drafter.is_free() { Supply::Free } else { Supply::Made };
-        let mut standing: Vec<_> = list.map(|(number, drafter)| (*number, supply(drafter.as_ref()))).collect();
+        let has_parted = self.has_parted();
+        let is_veiled = |number: usize| drawn.is_some() && self.knowing == Some(number);
+        let list = self.list.iter().filter(|(number, _)| has_parted || !is_veiled(*number));
+        let supply = |number: usize, drafter: &dyn Drafter| match drafter.is_free() {
+            _ if is_veiled(number) => Supply::Veiled,
+            true => Supply::Free,
+            false => Supply::Made,
+        };
+        let mut standing: Vec<_> = list.map(|(number, drafter)| (*number, supply(*number, drafter.as_ref()))).collect();
         standing.extend(drawn.map(|number| (number, Supply::Drawn)));
         standing
     }
 
     /// The number of the drafter of an old rollout, if that goes on after `context`.
     fn drawn(&mut self, context: &[TokenId], version: &Arc<str>) -> Option<usize> {
-        let (number, replay, metrics) = self.replay.as_mut()?;
-        if let Some(lease) = replay.under(version) {
-            metrics.replayed(lease.is_unselected && lease.rollout.sampling().is_some());
+        let replay = self.replay.as_mut()?;
+        if let Some(lease) = replay.drafter.under(version) {
+            replay.metrics.replayed(lease.is_unselected && lease.rollout.sampling().is_some());
         }
-        replay.has_more(context).then_some(*number)
+        replay.drafter.has_more(context).then(|| replay.number_now())
+    }
+
+    /// Whether an old rollout is held that this one has parted from.
+    #[must_use]
+    pub fn has_parted(&self) -> bool {
+        self.replay.as_ref().is_some_and(|replay| replay.drafter.has_parted())
+    }
+
+    /// Whether this drafter's proposals cost next to nothing.
+    #[must_use]
+    pub fn is_free(&self, number: usize) -> bool {
+        self.list.iter().any(|(of, drafter)| *of == number && drafter.is_free())
+    }
+
+    /// Does without the old rollout from here on.
+    pub fn end_replay(&mut self) {
+        self.replay = None;
+    }
+
+    /// The number under which drafts of an old rollout are known from the start, whether there is one or not.
+    #[must_use]
+    pub fn replay_number(&self) -> Option<usize> {
+        self.replay.as_ref().map(|replay| replay.number)
     }
 
     /// The number of the drafter of an old rollout.
     #[must_use]
     pub fn drawn_number(&self) -> Option<usize> {
-        let (number, replay, _) = self.replay.as_ref()?;
-        replay.version().map(|_| *number)
+        let replay = self.replay.as_ref()?;
+        replay.drafter.version().map(|_| replay.number_now())
     }
 
     /// The version under which alone a proposal of this drafter may be judged, if it matters.
     #[must_use]
     pub fn version(&self, number: usize) -> Option<Arc<str>> {
-        let (_, replay, _) = self.replay.as_ref().filter(|(of, ..)| *of == number)?;
-        replay.version().cloned()
+        self.replay.as_ref().filter(|replay| replay.is(number))?.drafter.version().cloned()
     }
 
     /// Tells each the context early.
@@ -143,7 +193,7 @@ impl Drafters {
     pub fn name(&self, number: usize) -> &'static str {
         match (&self.replay, self.list.iter().find(|(of, _)| *of == number)) {
             (_, Some((_, drafter))) => drafter.name(),
-            (Some((of, replay, _)), None) if *of == number => replay.name(),
+            (Some(replay), None) if replay.is(number) => replay.drafter.name(),
             _ => "none",
         }
     }
@@ -152,8 +202,8 @@ impl Drafters {
     /// cannot recover, as one that panicked cannot.
     pub async fn propose_by(&mut self, number: usize, request: DraftRequest<'_>) -> Proposal {
         let listed = self.list.iter_mut().find(|(of, _)| *of == number).map(|(_, drafter)| drafter.as_mut());
-        let replay = self.replay.as_mut().filter(|(of, ..)| *of == number);
-        let Some(drafter) = listed.or(replay.map(|(_, replay, _)| replay as &mut dyn Drafter)) else {
+        let replay = self.replay.as_mut().filter(|replay| replay.is(number));
+        let Some(drafter) = listed.or(replay.map(|replay| &mut replay.drafter as &mut dyn Drafter)) else {
             return Proposal::default();
         };
         let name = drafter.name();
@@ -174,7 +224,7 @@ impl Drafters {
                 tracing::warn!(drafter = name, %error, "no draft");
                 if error.is_final() {
                     self.list.retain(|(of, _)| *of != number);
-                    self.replay = self.replay.take().filter(|(of, ..)| *of != number);
+                    self.replay = self.replay.take().filter(|replay| !replay.is(number));
                 }
                 Proposal::default()
             }

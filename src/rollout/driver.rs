@@ -106,6 +106,8 @@ impl Running {
         let settings = &shared.settings;
         let tokenizer = settings.tokenizer.clone();
         let rules = &rollout.rules;
+        let drafters = Drafters::new(settings.drafters.as_ref(), group.as_ref(), settings.metrics.draft.clone());
+        shared.believe_in_replays(&drafters);
         let model_ends = rules.end_tokens.keys().filter(|_| !rules.ignore_eos);
         Self {
             span: traced::rollout(&rollout.id, sample, rollout.prompt.len(), &rollout.terms.origin.headers),
@@ -124,7 +126,7 @@ impl Running {
             sampling: rollout.sampling,
             sequence: Sequence::new(rollout.prompt, rollout.rules, tokenizer, rollout.text),
             versions: Versions::default(),
-            drafters: Drafters::new(settings.drafters.as_ref(), group.as_ref(), settings.metrics.draft.clone()),
+            drafters,
             // Without known sampling parameters every observation is a sample, for which they do not matter.
             judge: Judge::new(rollout.sampling.unwrap_or(Sampling::greedy()), Arc::clone(&settings.rule)),
             rng: StdRng::from_os_rng(),

@@ -1,15 +1,15 @@
 //! Runs rollouts against one server.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Once, OnceLock};
 
 use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::control::{Control, Member};
 use super::controller::monitor::Monitor;
-use super::controller::{Choice, Policy, Reason, Speculate};
-use super::drafters::DrafterFactory;
+use super::controller::{Choice, Measurement, Policy, Reason, Speculate};
+use super::drafters::{DrafterFactory, Drafters};
 use super::driver::{Running, Seat};
 use super::past::Past;
 use super::traced;
@@ -57,6 +57,8 @@ pub(super) struct Shared {
     /// Whether a chat stream did not tell its prompt.
     pub(super) has_untold: AtomicBool,
     fingerprint: OnceLock<String>,
+    /// Set once the controller was told what to expect of old rollouts.
+    believes: Once,
     cached_suffix: CachedSuffix,
     prompt_logprobs: PromptLogprobs,
     fan_out: FanOut,
@@ -81,14 +83,14 @@ impl Engine {
         let decides = settings.policy.speculate == Speculate::Auto;
         let monitor = Monitor::start(decides.then(|| upstream.clone()));
         let fingerprint = OnceLock::new();
-        let (decodes_first, has_untold) = (AtomicBool::new(false), AtomicBool::new(false));
         let shared = Shared {
             settings,
             sampler,
             monitor,
-            decodes_first,
-            has_untold,
+            decodes_first: AtomicBool::new(false),
+            has_untold: AtomicBool::new(false),
             fingerprint,
+            believes: Once::new(),
             cached_suffix,
             prompt_logprobs,
             fan_out,
@@ -163,6 +165,16 @@ impl Shared {
             Strategy::CachedSuffix => &self.cached_suffix,
             Strategy::PromptLogprobs => &self.prompt_logprobs,
             Strategy::FanOut => &self.fan_out,
+        }
+    }
+
+    /// Tells the controller what to expect of old rollouts before any was judged: a policy moves little in a step, and of an
+    /// old rollout of the benchmark's policies two thirds to three quarters were kept before the first rejection, about a
+    /// hundred tokens.
+    pub(super) fn believe_in_replays(&self, drafters: &Drafters) {
+        const ACCEPTANCE: f64 = 0.98;
+        if let Some(drafter) = drafters.replay_number() {
+            self.believes.call_once(|| self.monitor.report(Measurement::Believed { drafter, acceptance: ACCEPTANCE }));
         }
     }
 

@@ -28,9 +28,17 @@ pub(super) struct Pace {
     mode: Option<Mode>,
     speculating: Option<Present>,
     shadow: Option<Shadow>,
+    /// What verifications took whose drafts nobody may learn of but by judging them.
+    withheld: Vec<Measurement>,
     /// Until the first token.
     starting: Option<Present>,
     _present: Present,
+}
+
+impl Drop for Pace {
+    fn drop(&mut self) {
+        self.tell_withheld();
+    }
 }
 
 /// A proposal that was not sent, to see how it would have fared.
@@ -61,7 +69,23 @@ impl Pace {
             mode: None,
             speculating: None,
             shadow: None,
+            withheld: Vec::new(),
         }
+    }
+
+    /// Reports a measurement, or keeps it for [`Self::tell_withheld`] where it may tell of drafts that were sent and not judged,
+    /// of which others will be judged later.
+    pub(super) fn report(&mut self, measurement: Measurement, withhold: bool) {
+        if withhold {
+            self.withheld.push(measurement);
+        } else {
+            self.monitor.report(measurement);
+        }
+    }
+
+    /// Reports what was withheld: none of its drafts will be judged any more.
+    pub(super) fn tell_withheld(&mut self) {
+        self.withheld.drain(..).for_each(|measurement| self.monitor.report(measurement));
     }
 
     /// Notes that the first token has come.

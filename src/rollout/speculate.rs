@@ -36,7 +36,7 @@ impl Running {
         turn: &Turn,
         span: &Span,
     ) -> Result<(), RolloutError> {
-        let Proposed { drafter, ref proposal, drafting, ref under } = *proposed;
+        let Proposed { drafter, ref proposal, drafting, rate, ref under } = *proposed;
         if under.as_ref().is_some_and(|under| under != turn.version()) {
             return Ok(());
         }
@@ -77,12 +77,13 @@ impl Running {
         let costs = self.pace.monitor.costs();
         let company = before.busier(self.pace.monitor.company());
         let is_typical = self.pace.monitor.load().was_typical(started);
+        // What the rest of an old rollout is must not be guessed from how long the server took with it.
+        let withhold = under.is_some();
         if evidence.lost_rows == 0 && is_typical {
             let new_tokens = new_tokens(strategy, start, proposal.drafts.len(), costs.block_size);
-            let monitor = &self.pace.monitor;
-            monitor.load().worked(costs.work(strategy, company.requests(), new_tokens));
+            self.pace.monitor.load().worked(costs.work(strategy, company.requests(), new_tokens));
             let (elsewhere, seconds) = (drafting, verification);
-            monitor.report(Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds });
+            self.pace.report(Measurement::Verified { strategy, company, new_tokens, elsewhere, seconds }, withhold);
         }
         let version = self.version(evidence.version.as_deref(), turn);
         // A version that the server is known to have gone back to is no longer an older one. Under another version an old
@@ -97,11 +98,12 @@ impl Running {
         }
         let outcome = self.accept(proposal, evidence, &version).await?;
         self.judged(&costs, drafter, proposal, &outcome);
-        let monitor = &self.pace.monitor;
-        monitor.report(Measurement::Extra { greedy: self.is_greedy(), seconds: timer.seconds() - verification });
+        let greedy = self.is_greedy();
+        self.pace.report(Measurement::Extra { greedy, seconds: timer.seconds() - verification }, withhold);
         let tokens = (self.sequence.tokens().len() - start).max(1);
-        if is_typical {
-            monitor.report(Measurement::Round { company, tokens, seconds: drafting + timer.seconds() });
+        if let Some(rate) = rate.filter(|_| is_typical) {
+            let foreseen = rate * (drafting + timer.seconds());
+            self.pace.report(Measurement::Round { company, tokens, foreseen }, withhold);
         }
         traced::note(span, "accepted", outcome.accepted);
         traced::note(span, "tokens", self.sequence.tokens().len() - start);

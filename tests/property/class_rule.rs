@@ -17,11 +17,11 @@ use super::support::planted::{AcceptAll, NothingSubtracted};
 use super::target::{parameters, raw, sampling};
 
 /// What is kept of the row of `token`, which was drawn from `q`: nothing that depends on it.
-fn kept(q: &[f64], n: usize, token: u32) -> Vec<Entry> {
+pub fn kept(q: &[f64], n: usize, token: u32) -> Vec<Entry> {
     above_border(row(q, n, token).top()).to_vec()
 }
 
-fn draft_of(entries: &[Entry], token: u32) -> Draft {
+pub fn draft_of(entries: &[Entry], token: u32) -> Draft {
     let listed = entries.iter().map(|entry| (entry.token, entry.logprob.exp())).collect();
     Draft::new(token, DraftDistribution::Partial(listed))
 }
@@ -34,13 +34,13 @@ fn listed(draft: &Draft) -> &[(u32, f64)] {
 }
 
 /// One position: what is sampled from, what a row of its raw distribution lists, and how the client samples.
-struct Position<'a> {
-    raw: &'a [f64],
-    target: &'a [f64],
-    n: usize,
-    sampling: Sampling,
+pub struct Position<'a> {
+    pub raw: &'a [f64],
+    pub target: &'a [f64],
+    pub n: usize,
+    pub sampling: Sampling,
     /// Whether the server scores the ids that the old row lists, too.
-    scores_given_ids: bool,
+    pub scores_given_ids: bool,
 }
 
 impl Position<'_> {
@@ -56,7 +56,7 @@ impl Position<'_> {
 
     /// The distribution of the position's token where `token` was drafted, summed over all that can happen; `None` where
     /// the row does not tell the target.
-    fn output(&self, draft: &Draft, rule: &dyn AcceptanceRule) -> Option<Vec<f64>> {
+    pub fn output(&self, draft: &Draft, rule: &dyn AcceptanceRule) -> Option<Vec<f64>> {
         let mut output = vec![0.0; self.raw.len()];
         let row = self.row(draft);
         let known = target(&row, &self.sampling)?;
@@ -115,7 +115,7 @@ fn shares(residual: &Residual, fallback: u32) -> Vec<(Option<u32>, f64)> {
     listed.chain(tail).collect()
 }
 
-fn untruncated(p: &[f64], n: usize) -> Position<'_> {
+pub fn untruncated(p: &[f64], n: usize) -> Position<'_> {
     Position { raw: p, target: p, n, sampling: plain(), scores_given_ids: false }
 }
 

@@ -5,6 +5,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod beside;
 mod brute_force;
 mod class_rule;
 mod decisions;

@@ -49,6 +49,8 @@ impl Share {
 /// One drafter's record.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Record {
+    /// What is believed before any draft was judged, if it is not the usual.
+    prior: Option<f64>,
     overall: Share,
     by_confidence: [Share; CONFIDENCE_BINS],
     by_position: [Share; POSITIONS],
@@ -66,6 +68,11 @@ pub struct Judged {
 }
 
 impl Record {
+    /// Believes that drafts are accepted with this chance until they are judged.
+    pub fn believe(&mut self, acceptance: f64) {
+        self.prior = Some(acceptance);
+    }
+
     /// Takes in a judged draft.
     pub fn observe(&mut self, judged: Judged) {
         self.overall.observe(judged.accepted);
@@ -78,7 +85,7 @@ impl Record {
     /// The chance of a draft of which nothing is known.
     #[must_use]
     pub fn overall(&self) -> f64 {
-        self.overall.mean(PRIOR_ACCEPTANCE, PRIOR_WEIGHT).min(MOST)
+        self.overall.mean(self.prior.unwrap_or(PRIOR_ACCEPTANCE), PRIOR_WEIGHT).min(MOST)
     }
 
     /// Whether the drafter says how sure it is.

@@ -149,6 +149,8 @@ pub struct Bet {
     pub stop: StopRule,
     /// Tokens expected to be lost against decoding, where it is made to find out.
     pub stake: f64,
+    /// Tokens a second that its round is expected to bring, where that was asked.
+    pub rate: Option<f64>,
 }
 
 /// What to do.
@@ -241,12 +243,12 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         bet_rate: Some(offer.rate),
         ..decode
     };
-    // A crowd that does worse than foreseen goes by what it sees.
-    let seen = costs.round_rate(load).filter(|_| is_crowd(load)).unwrap_or(f64::INFINITY);
-    if best.rate.min(seen) > margin * decode_rate {
+    // A crowd that does worse than foreseen goes by that.
+    let comes_true = if is_crowd(load) { costs.come_true(load) } else { 1.0 };
+    if best.rate * comes_true > margin * decode_rate {
         return take(best, 0.0, Reason::Fastest);
     }
-    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && offer.best.rate().min(seen) > margin * decode_rate;
+    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && offer.best.rate() * comes_true > margin * decode_rate;
     let decode = Choice { prepare: offers.iter().any(would_pay), ..decode };
     // Not the best, for what looks bad may have changed since it was last tried.
     let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
@@ -333,7 +335,7 @@ impl Situation<'_> {
     fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
         let Candidate { drafter, hazard, longest, is_at_hand, ready, .. } = *offer.candidate;
         let best = offer.best;
-        let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake };
+        let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake, rate: Some(best.rate()) };
         if is_at_hand {
             return exactly(if ready.is_none() { self.in_whole_blocks(best.length) } else { best.length });
         }

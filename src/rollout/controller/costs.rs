@@ -82,8 +82,8 @@ pub enum Measurement {
         company: Company,
         /// Tokens that it brought.
         tokens: usize,
-        /// From the beginning of its draft to its last token.
-        seconds: f64,
+        /// Tokens that were foreseen to come in the time that it took.
+        foreseen: f64,
     },
     /// A round took time beside drafting and verification.
     Extra {
@@ -91,6 +91,13 @@ pub enum Measurement {
         greedy: bool,
         /// How long.
         seconds: f64,
+    },
+    /// It is known beforehand how likely a drafter's drafts are accepted: so it is believed until they are judged.
+    Believed {
+        /// Which one.
+        drafter: usize,
+        /// The share of its drafts.
+        acceptance: f64,
     },
     /// Rows showed how much probability lies beyond their first entries.
     Tail(Tails),
@@ -112,7 +119,7 @@ pub struct Costs {
     drafters: Vec<DrafterCosts>,
     judgements: u64,
     extra: [Mean; 2],
-    /// Seconds for each token that rounds brought, by load.
+    /// Tokens that rounds brought for each that was foreseen, by load.
     rounds: Curve,
     /// How much probability lies beyond the first entries of a row.
     pub tails: Tails,
@@ -246,10 +253,11 @@ impl Costs {
                 drafts.into_iter().for_each(|judged| costs.record.observe(judged));
             }
             // A few that speculate among many that decode say nothing of what happens if all do.
-            Measurement::Round { company, tokens, seconds } if company.speculating >= company.decoding => {
-                self.rounds.observe(company.requests(), seconds / tokens as f64, tokens as f64 / 8.0);
+            Measurement::Round { company, tokens, foreseen } if company.speculating >= company.decoding => {
+                self.rounds.observe(company.requests(), tokens as f64 / foreseen, foreseen / 8.0);
             }
             Measurement::Round { .. } => {}
+            Measurement::Believed { drafter, acceptance } => self.drafter(drafter).record.believe(acceptance),
             Measurement::Extra { greedy, seconds } => self.extra[usize::from(greedy)].observe(seconds),
             Measurement::Tail(tails) => self.tails.merge(&tails),
             Measurement::Server { others, block_size } => {
@@ -266,11 +274,12 @@ impl Costs {
         self.decode.at(load)
     }
 
-    /// Tokens a second that rounds have brought at this load while most rollouts speculated, where enough were seen.
+    /// The share of the foreseen tokens that rounds have brought at this load while most rollouts speculated, where enough
+    /// were seen; at most 1.
     #[must_use]
-    pub fn round_rate(&self, load: f64) -> Option<f64> {
+    pub fn come_true(&self, load: f64) -> f64 {
         let seen = self.rounds.weight_at(load) >= KNOWN;
-        self.rounds.at(load).filter(|_| seen).map(|seconds| 1.0 / seconds)
+        self.rounds.at(load).filter(|_| seen).unwrap_or(1.0).min(1.0)
     }
 
     /// Whether decoding at this load has to be measured before it can be compared with anything.
