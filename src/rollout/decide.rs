@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::controller::{
-    Bet, Candidate, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, TO_REVIEW, choose, is_crowd, plan,
+    Best, Bet, Candidate, Choice, Mode, Plan, Policy, Reason, Situation, Speculate, TO_REVIEW, choose, is_crowd, plan,
 };
 use super::drafters::Supply;
 use super::driver::Running;
@@ -33,8 +33,8 @@ pub(super) struct Proposed {
     pub(super) proposal: Proposal,
     /// Seconds that it took.
     pub(super) drafting: f64,
-    /// Tokens a second that its round was expected to bring, where that was asked.
-    pub(super) rate: Option<f64>,
+    /// What was expected of its round, where that was asked.
+    pub(super) foreseen: Option<Best>,
     /// The policy version under which alone it may be judged, if it matters.
     pub(super) under: Option<Arc<str>>,
 }
@@ -234,7 +234,7 @@ impl Running {
         }
         self.enter(&choice, choice.reason);
         let under = self.drafters.version(bet.drafter);
-        Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting, rate: bet.rate, under })
+        Step::Speculate(Proposed { drafter: bet.drafter, proposal, drafting, foreseen: bet.foreseen, under })
     }
 
     /// Whether a bet may be made: one that is expected to lose is paid for.
@@ -307,10 +307,10 @@ impl Running {
         };
         proposal.drafts.truncate(length);
         self.sequence.stage(proposal.tokens());
-        let bet = Some(Bet { drafter, length, stop: StopRule::never(), stake: 0.0, rate: None });
+        let bet = Some(Bet { drafter, length, stop: StopRule::never(), stake: 0.0, foreseen: None });
         self.enter(&Choice { bet, ..decode }, Reason::Told);
         let under = self.drafters.version(drafter);
-        Step::Speculate(Proposed { drafter, proposal, drafting: 0.0, rate: None, under })
+        Step::Speculate(Proposed { drafter, proposal, drafting: 0.0, foreseen: None, under })
     }
 
     fn enter(&mut self, choice: &Choice, reason: Reason) {

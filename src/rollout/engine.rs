@@ -8,7 +8,7 @@ use tracing::Instrument;
 
 use super::control::{Control, Member};
 use super::controller::monitor::Monitor;
-use super::controller::{Choice, Measurement, Policy, Reason, Speculate};
+use super::controller::{Belief, Choice, Measurement, Policy, Reason, Speculate};
 use super::drafters::{DrafterFactory, Drafters};
 use super::driver::{Running, Seat};
 use super::past::Past;
@@ -170,11 +170,15 @@ impl Shared {
 
     /// Tells the controller what to expect of old rollouts before any was judged: a policy moves little in a step, and of an
     /// old rollout of the benchmark's policies two thirds to three quarters were kept before the first rejection, about a
-    /// hundred tokens.
+    /// hundred tokens. After they have parted, texts that agree again at one place are likely to go on so.
     pub(super) fn believe_in_replays(&self, drafters: &Drafters) {
         const ACCEPTANCE: f64 = 0.98;
         if let Some(drafter) = drafters.replay_number() {
-            self.believes.call_once(|| self.monitor.report(Measurement::Believed { drafter, acceptance: ACCEPTANCE }));
+            self.believes.call_once(|| {
+                let report = |drafter, belief| self.monitor.report(Measurement::Believed { drafter, belief });
+                report(drafter, Belief::Acceptance(ACCEPTANCE));
+                report(drafter + 1, Belief::Like(drafter));
+            });
         }
     }
 

@@ -150,9 +150,8 @@ impl Pace {
     /// Takes in what became of drafts, in this rollout, its group and the drafter's record.
     pub(super) fn judged(&mut self, drafter: usize, drafts: Vec<Judged>, costs: &Costs) {
         at(&mut self.hazards, drafter);
-        let record = costs.record(drafter);
         for judged in &drafts {
-            let foreseen = record.forecast(judged.confidence, judged.position);
+            let foreseen = costs.forecast(drafter, judged.confidence, judged.position);
             self.hazards[drafter].observe(foreseen, judged.accepted);
             self.group.hazard(drafter).observe(foreseen, judged.accepted);
         }

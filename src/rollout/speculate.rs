@@ -36,7 +36,7 @@ impl Running {
         turn: &Turn,
         span: &Span,
     ) -> Result<(), RolloutError> {
-        let Proposed { drafter, ref proposal, drafting, rate, ref under } = *proposed;
+        let Proposed { drafter, ref proposal, drafting, foreseen, ref under } = *proposed;
         if under.as_ref().is_some_and(|under| under != turn.version()) {
             return Ok(());
         }
@@ -101,9 +101,9 @@ impl Running {
         let greedy = self.is_greedy();
         self.pace.report(Measurement::Extra { greedy, seconds: timer.seconds() - verification }, withhold);
         let tokens = (self.sequence.tokens().len() - start).max(1);
-        if let Some(rate) = rate.filter(|_| is_typical) {
-            let foreseen = rate * (drafting + timer.seconds());
-            self.pace.report(Measurement::Round { company, tokens, foreseen }, withhold);
+        if let Some(best) = foreseen.filter(|_| is_typical) {
+            let foreseen = if withhold { best.tokens } else { best.rate() * (drafting + timer.seconds()) };
+            self.pace.report(Measurement::Round { company, tokens, foreseen }, false);
         }
         traced::note(span, "accepted", outcome.accepted);
         traced::note(span, "tokens", self.sequence.tokens().len() - start);

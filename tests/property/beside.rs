@@ -2,7 +2,7 @@
 //! by the row that it was drawn from, and what comes out is distributed as the new policy.
 
 use proptest::prelude::*;
-use sidedraft::speculation::{Draft, Lossless};
+use sidedraft::speculation::{Draft, Entry, Lossless};
 
 use super::class_rule::{Position, draft_of, kept, untruncated};
 use super::generate::distribution;
@@ -109,7 +109,11 @@ fn whoever_looks_at_old_tokens_that_are_still_to_be_judged_changes_the_output() 
     }
     /// One who has read the old text proposes what comes next in it, before that is judged in its own place.
     fn knowing(at: &Situation<'_>) -> Option<Draft> {
-        if at.old.len() == 1 { Some(draft_of(&[], at.rest[0])) } else { faithful(at) }
+        if at.old.len() == 1 {
+            Some(draft_of(&[Entry { token: at.rest[0], logprob: 0.0 }], at.rest[0]))
+        } else {
+            faithful(at)
+        }
     }
     /// It goes on only where more than this token is left of the old text before its first last id.
     fn by_what_is_left(at: &Situation<'_>) -> Option<Draft> {

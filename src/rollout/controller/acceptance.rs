@@ -6,7 +6,6 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::draft::{CONFIDENCE_BINS, confidence_bin};
-use crate::speculation::Draft;
 
 /// Positions told apart; later ones are as the last.
 const POSITIONS: usize = 24;
@@ -17,6 +16,8 @@ const PRIOR_WEIGHT: f64 = 8.0;
 const PRIOR_ACCEPTANCE: f64 = 0.75;
 /// A position or a confidence is believed to be like all of them, as if that came of so many drafts.
 const CELL_PRIOR_WEIGHT: f64 = 16.0;
+/// A position that is believed to be like another drafter's is so as if that came of so many drafts.
+const LIKENESS_WEIGHT: f64 = 4.0;
 /// What a rollout's own rejections weigh against its group's, and a group's against the rest, in foreseen rejections.
 const HAZARD_PRIOR: f64 = 4.0;
 /// No draft is ever taken for certain.
@@ -106,16 +107,17 @@ impl Record {
         self.by_position[position.min(POSITIONS - 1)].mean(self.overall(), CELL_PRIOR_WEIGHT).min(MOST)
     }
 
+    /// The same of a drafter whose drafts are believed to be like those of another there.
+    #[must_use]
+    pub fn at_position_like(&self, position: usize, other: &Self) -> f64 {
+        let own = &self.by_position[position.min(POSITIONS - 1)];
+        own.mean(other.at_position(position), LIKENESS_WEIGHT).min(MOST)
+    }
+
     /// The same by how sure the drafter was.
     #[must_use]
     pub fn by_confidence(&self, bin: usize) -> f64 {
         self.by_confidence[bin].mean(self.overall(), CELL_PRIOR_WEIGHT).min(MOST)
-    }
-
-    /// The same for a draft as it is.
-    #[must_use]
-    pub fn of(&self, draft: &Draft, position: usize) -> f64 {
-        self.forecast(draft.confidence, position)
     }
 
     /// The same for a draft at `position` of which the drafter was so sure.

@@ -149,8 +149,8 @@ pub struct Bet {
     pub stop: StopRule,
     /// Tokens expected to be lost against decoding, where it is made to find out.
     pub stake: f64,
-    /// Tokens a second that its round is expected to bring, where that was asked.
-    pub rate: Option<f64>,
+    /// What is expected of its round, where that was asked.
+    pub foreseen: Option<Best>,
 }
 
 /// What to do.
@@ -313,14 +313,16 @@ impl Situation<'_> {
             let elsewhere = draft + cost.extra;
             elsewhere + excess * cost.verification(new, elsewhere, company)
         };
-        let record = self.costs.record(drafter);
         let most = self.room.min(longest);
         match ready {
             Some(proposal) => {
                 let drafts = proposal.drafts.iter().take(most).enumerate();
-                best_length(drafts.map(|(at, draft)| under(record.of(draft, at), hazard)), seconds)
+                best_length(
+                    drafts.map(|(at, draft)| under(self.costs.forecast(drafter, draft.confidence, at), hazard)),
+                    seconds,
+                )
             }
-            None => best_length((0..most).map(|at| under(record.at_position(at), hazard)), seconds),
+            None => best_length((0..most).map(|at| under(self.costs.forecast(drafter, None, at), hazard)), seconds),
         }
     }
 
@@ -335,7 +337,7 @@ impl Situation<'_> {
     fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
         let Candidate { drafter, hazard, longest, is_at_hand, ready, .. } = *offer.candidate;
         let best = offer.best;
-        let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake, rate: Some(best.rate()) };
+        let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake, foreseen: Some(best) };
         if is_at_hand {
             return exactly(if ready.is_none() { self.in_whole_blocks(best.length) } else { best.length });
         }

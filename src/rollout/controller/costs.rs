@@ -26,6 +26,8 @@ const ROW_SHARE: f64 = 0.03;
 const MOST_EXCESS: f64 = 32.0;
 /// A measured mean of this weight is as good as any.
 const KNOWN: f64 = 2.0;
+/// So many rounds tell what comes true of forecasts: few bring much more or much less.
+const MANY_ROUNDS: f64 = 16.0;
 /// After so many rounds without one, the time of a decoded token is due to be measured again.
 const STALE_AFTER: u32 = 2000;
 /// Verifications by which a change of the server's pace is noticed.
@@ -82,7 +84,7 @@ pub enum Measurement {
         company: Company,
         /// Tokens that it brought.
         tokens: usize,
-        /// Tokens that were foreseen to come in the time that it took.
+        /// Tokens that were foreseen: in the time that it took, where that may be told.
         foreseen: f64,
     },
     /// A round took time beside drafting and verification.
@@ -92,12 +94,12 @@ pub enum Measurement {
         /// How long.
         seconds: f64,
     },
-    /// It is known beforehand how likely a drafter's drafts are accepted: so it is believed until they are judged.
+    /// Something is known beforehand of a drafter's drafts, which is believed until they are judged.
     Believed {
         /// Which one.
         drafter: usize,
-        /// The share of its drafts.
-        acceptance: f64,
+        /// What.
+        belief: Belief,
     },
     /// Rows showed how much probability lies beyond their first entries.
     Tail(Tails),
@@ -108,6 +110,15 @@ pub enum Measurement {
         /// Tokens in a block of its prefix cache.
         block_size: Option<usize>,
     },
+}
+
+/// What is known of drafts before any was judged.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Belief {
+    /// So large a share of them is accepted.
+    Acceptance(f64),
+    /// Once the first of a proposal is kept, the others are like those of this drafter.
+    Like(usize),
 }
 
 /// Everything that was measured.
@@ -149,6 +160,8 @@ struct DrafterCosts {
     /// Of each token of a context to be read.
     reading: Mean,
     record: Record,
+    /// Whose drafts its own are like after the first.
+    like: Option<usize>,
     /// The round, counted over all drafters, in which its drafts were last judged.
     last_judged: u64,
 }
@@ -254,10 +267,13 @@ impl Costs {
             }
             // A few that speculate among many that decode say nothing of what happens if all do.
             Measurement::Round { company, tokens, foreseen } if company.speculating >= company.decoding => {
-                self.rounds.observe(company.requests(), tokens as f64 / foreseen, foreseen / 8.0);
+                self.rounds.observe(company.requests(), tokens as f64 / foreseen, 1.0);
             }
             Measurement::Round { .. } => {}
-            Measurement::Believed { drafter, acceptance } => self.drafter(drafter).record.believe(acceptance),
+            Measurement::Believed { drafter, belief: Belief::Acceptance(share) } => {
+                self.drafter(drafter).record.believe(share);
+            }
+            Measurement::Believed { drafter, belief: Belief::Like(other) } => self.drafter(drafter).like = Some(other),
             Measurement::Extra { greedy, seconds } => self.extra[usize::from(greedy)].observe(seconds),
             Measurement::Tail(tails) => self.tails.merge(&tails),
             Measurement::Server { others, block_size } => {
@@ -278,7 +294,7 @@ impl Costs {
     /// were seen; at most 1.
     #[must_use]
     pub fn come_true(&self, load: f64) -> f64 {
-        let seen = self.rounds.weight_at(load) >= KNOWN;
+        let seen = self.rounds.weight_at(load) >= MANY_ROUNDS;
         self.rounds.at(load).filter(|_| seen).unwrap_or(1.0).min(1.0)
     }
 
@@ -300,6 +316,16 @@ impl Costs {
     pub fn record(&self, drafter: usize) -> &Record {
         static UNKNOWN: LazyLock<Record> = LazyLock::new(Record::default);
         self.drafters.get(drafter).map_or(&UNKNOWN, |costs| &costs.record)
+    }
+
+    /// The chance that a drafter's draft at `position`, of which it was so sure, is kept, given that it is reached.
+    #[must_use]
+    pub fn forecast(&self, drafter: usize, confidence: Option<f32>, position: usize) -> f64 {
+        let record = self.record(drafter);
+        match self.drafters.get(drafter).and_then(|costs| costs.like).filter(|_| position > 0) {
+            Some(other) => record.at_position_like(position, self.record(other)),
+            None => record.forecast(confidence, position),
+        }
     }
 
     /// When a drafter's drafts were last judged: of two drafters, the one of the smaller number is the longer untried.

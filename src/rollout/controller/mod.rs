@@ -16,8 +16,9 @@ mod tail;
 
 pub use acceptance::{Hazard, Judged};
 pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd, new_tokens};
-pub use costs::{Costs, Measurement};
+pub use costs::{Belief, Costs, Measurement};
 pub use curve::Curve;
+pub use forecast::Best;
 pub use line::{Cost, Line};
 pub use strategy::{Plan, plan};
 pub use tail::Tails;
