@@ -51,7 +51,7 @@ async fn replayed(rule: Arc<dyn AcceptanceRule>, count: usize) -> GTest {
         fit.p_value
     );
     assert!(accepted > 0.0 && accepted < drafted, "{accepted} of {drafted} old tokens accepted tries nothing");
-    assert!(fit.dof >= 10, "a test of {} degrees of freedom says little", fit.dof);
+    assert!(fit.dof >= 6, "a test of {} degrees of freedom says little", fit.dof);
     fit
 }
 
@@ -72,12 +72,12 @@ async fn assert_noticed(count: usize) {
 
 #[tokio::test]
 async fn rollouts_replayed_after_a_swap_of_the_weights_are_the_new_policys() {
-    restoring(assert_exact(400)).await;
+    restoring(assert_exact(600)).await;
 }
 
 #[tokio::test]
 async fn a_replay_that_samples_from_the_new_policy_after_a_rejection_is_noticed() {
-    restoring(assert_noticed(1000)).await;
+    restoring(assert_noticed(600)).await;
 }
 
 #[tokio::test]
