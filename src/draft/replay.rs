@@ -149,11 +149,6 @@ impl ReplayDrafter {
         matches!(&self.state, State::Held(held) if held.has_parted)
     }
 
-    /// Does without the old rollout from here on.
-    pub fn end(&mut self) {
-        self.state = State::Over;
-    }
-
     /// The version under which alone what it proposes may be judged.
     #[must_use]
     pub fn version(&self) -> Option<&Arc<str>> {

@@ -27,13 +27,13 @@ use crate::upstream::{Tokens, UpstreamError};
 use crate::verify::{Drawn, Prefill, Terms};
 
 /// One more in the count of rollouts, until it is dropped; if that is by a panic, one more in that count, too.
-pub(super) struct Counted {
+struct Counted {
     running: prometheus::IntGauge,
     panics: PanicMetrics,
 }
 
 impl Counted {
-    pub(super) fn new(metrics: &Metrics) -> Self {
+    fn new(metrics: &Metrics) -> Self {
         let running = metrics.requests.rollouts_running.clone();
         running.inc();
         Self { running, panics: metrics.panics.clone() }

@@ -10,16 +10,18 @@ mod curve;
 pub mod forecast;
 pub mod groups;
 mod line;
+mod measurement;
 pub mod monitor;
 mod strategy;
 mod tail;
 
 pub use acceptance::{Hazard, Judged};
 pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd, new_tokens};
-pub use costs::{Belief, Costs, Measurement};
+pub use costs::Costs;
 pub use curve::Curve;
 pub use forecast::Best;
 pub use line::{Cost, Line};
+pub use measurement::{Belief, Measurement};
 pub use strategy::{Plan, plan};
 pub use tail::Tails;
 

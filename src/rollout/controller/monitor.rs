@@ -10,9 +10,10 @@ use tokio::sync::{mpsc, watch};
 
 use super::allowance::Allowance;
 use super::choice::is_crowd;
-use super::costs::{Costs, Measurement};
+use super::costs::Costs;
 use super::forecast::Company;
 use super::groups::Groups;
+use super::measurement::Measurement;
 use crate::upstream::Upstream;
 
 /// How often the server's gauges are read while rollouts run.

@@ -1,5 +1,5 @@
 use super::super::acceptance::Judged;
-use super::super::costs::Measurement;
+use super::super::measurement::Measurement;
 use super::*;
 
 const PLAN: Plan = Plan { strategy: Strategy::CachedSuffix, row_length: 2 };
