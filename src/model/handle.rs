@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, oneshot};
 
@@ -25,7 +26,8 @@ pub struct LoadedModel {
     pub(super) fallback: Option<Fallback>,
 }
 
-/// A handle to a running model thread. The thread ends when the last handle and the last sequence are dropped.
+/// A handle to a running model thread. Dropping the last handle and the last sequence ends the thread, after the pass it
+/// is in, and waits for that.
 #[derive(Clone)]
 pub struct DraftModel {
     commands: mpsc::Sender<Command>,
@@ -35,6 +37,20 @@ pub struct DraftModel {
     pages: usize,
     device: Arc<Device>,
     fallback: Option<Arc<Fallback>>,
+    /// After `commands`, by whose end the thread ends.
+    _thread: Arc<Thread>,
+}
+
+/// Waits for the thread when dropped: the libraries that it calls (CUDA's) are not to be called while the process ends.
+struct Thread(Option<JoinHandle<()>>);
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        if let Some(thread) = self.0.take() {
+            // A panic was counted by the thread itself.
+            let _ = thread.join();
+        }
+    }
 }
 
 /// A rollout's place in the model. Dropping it frees the place; dropping one of its futures abandons that call.
@@ -163,21 +179,23 @@ impl LoadedModel {
         let shared = Arc::new(Shared::default());
         let (commands, receiver) = mpsc::channel(options.queue.max(1));
         let limit = options.max_positions.unwrap_or(usize::MAX);
-        let model = DraftModel {
-            commands,
-            shared: Arc::clone(&shared),
-            vocabulary: backend.config().vocabulary,
-            max_positions: backend.config().max_positions.min(limit).min(backend.pages().saturating_mul(PAGE)),
-            pages: backend.pages(),
-            device: Arc::new(device),
-            fallback: fallback.map(Arc::new),
-        };
-        let worker = Worker::new(backend, &options, shared);
-        std::thread::Builder::new()
+        let (vocabulary, pages) = (backend.config().vocabulary, backend.pages());
+        let max_positions = backend.config().max_positions.min(limit).min(pages.saturating_mul(PAGE));
+        let worker = Worker::new(backend, &options, Arc::clone(&shared));
+        let thread = std::thread::Builder::new()
             .name("draft-model".into())
             .spawn(move || worker.run(receiver))
             .map_err(|error| ModelError::Threads(error.to_string()))?;
-        Ok(model)
+        Ok(DraftModel {
+            commands,
+            shared,
+            vocabulary,
+            max_positions,
+            pages,
+            device: Arc::new(device),
+            fallback: fallback.map(Arc::new),
+            _thread: Arc::new(Thread(Some(thread))),
+        })
     }
 }
 
@@ -297,6 +315,12 @@ impl DraftModel {
         let (release, until) = std::sync::mpsc::channel();
         assert!(self.commands.try_send(Command::Hold(until)).is_ok());
         release
+    }
+
+    /// Gone when the thread is.
+    #[cfg(test)]
+    pub(super) fn shared(&self) -> std::sync::Weak<Shared> {
+        Arc::downgrade(&self.shared)
     }
 
     /// Returns when the thread has done all that it was asked before.

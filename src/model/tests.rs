@@ -321,6 +321,20 @@ async fn an_abandoned_call_leaves_a_usable_sequence() {
     assert_eq!(logits, tiny().sequence().logits(&context(40)).await.unwrap());
 }
 
+/// Libraries that the thread is in must not be torn down under it by the end of the process.
+#[tokio::test]
+async fn the_last_handle_is_gone_only_when_the_thread_is() {
+    let model = tiny();
+    let shared = model.shared();
+    let mut sequence = model.sequence();
+    sequence.logits(&context(5)).await.unwrap();
+    sequence.prepare(&context(100));
+    drop(model);
+    assert!(shared.upgrade().is_some());
+    drop(sequence);
+    assert!(shared.upgrade().is_none());
+}
+
 #[tokio::test]
 async fn a_stopped_thread_answers_every_call_with_an_error() {
     for stop in [DraftModel::stop, DraftModel::panic] {
