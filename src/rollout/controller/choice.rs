@@ -25,8 +25,8 @@ struct Margins {
 const ALONE: Margins = Margins { from_decode: 1.08, at_start: 1.03, to_stay: 0.97 };
 /// In a crowd of which most decode: a few that speculate make the steps of all the others longer.
 const CROWDED: Margins = Margins { from_decode: 1.25, at_start: 1.2, to_stay: 1.04 };
-/// Tokens that leaving a decode stream costs: a step that is thrown away, and another request to go on.
-const SWITCH: f64 = 2.0;
+/// Tokens that leaving a decode stream costs beside the way back to one: a step that is thrown away.
+const THROWN_AWAY: f64 = 1.0;
 /// A rollout that has brought so many tokens or fewer is expected to bring as many more; a longer one as many as it has.
 const LEAST_REST: usize = 64;
 /// Rollouts that are not a crowd yet.
@@ -245,13 +245,16 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
     };
     // A crowd that does worse than foreseen goes by that.
     let comes_true = if is_crowd(load) { costs.come_true(load) } else { 1.0 };
-    if best.rate * comes_true > margin * decode_rate {
+    let switch = situation.switching(load, decode_rate);
+    // A few of a crowd soon do again what the others do.
+    let detour = if is_crowd(load) && situation.speculating < load / 2.0 { switch } else { 0.0 };
+    let pays = |offer: &Offer<'_>, rate: f64| rate * comes_true > margin * decode_rate + detour / offer.lasting;
+    if pays(best, best.rate) {
         return take(best, 0.0, Reason::Fastest);
     }
-    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && offer.best.rate() * comes_true > margin * decode_rate;
+    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && pays(offer, offer.best.rate());
     let decode = Choice { prepare: offers.iter().any(would_pay), ..decode };
     // Not the best, for what looks bad may have changed since it was last tried.
-    let switch = if situation.mode == Some(Mode::Decode) { SWITCH } else { 0.0 };
     let stakes = offers.iter().map(|offer| {
         let others = situation.disturbance(offer, load) * (load - 1.0) * decode_rate;
         (offer, offer.stake(decode_rate) + switch + others)
@@ -272,6 +275,8 @@ struct Offer<'a> {
     reading: f64,
     /// Tokens a second over what is expected to come, the reading included.
     rate: f64,
+    /// Seconds that it is expected to go on for: one that is made of what the text is now may end with it.
+    lasting: f64,
 }
 
 impl Offer<'_> {
@@ -287,7 +292,26 @@ impl Situation<'_> {
         let reading = if candidate.is_at_hand { 0.0 } else { self.costs.reading(candidate.drafter, candidate.unread) };
         let rest = self.room.min(self.committed.max(LEAST_REST)) as f64;
         let rate = rest / (rest / best.rate() + reading);
-        Some(Offer { candidate, best, reading, rate })
+        let lasting = if candidate.is_at_hand { best.seconds } else { rest / rate };
+        Some(Offer { candidate, best, reading, rate, lasting })
+    }
+
+    /// Tokens that everybody together loses when this rollout leaves what it does now and decodes later on: its request
+    /// waits for half a step, and makes a step longer for all by the context's open block.
+    fn switching(&self, load: f64, decode_rate: f64) -> f64 {
+        let thrown_away = match self.mode {
+            Some(Mode::Speculate) => return 0.0,
+            Some(Mode::Decode) => THROWN_AWAY,
+            None => 0.0,
+        };
+        let company = Company { speculating: 1.0, decoding: load - 1.0 };
+        let open = usual_new_tokens(Strategy::CachedSuffix, self.context, 0, self.costs.block_size);
+        let Some(cost) = self.costs.round(Strategy::CachedSuffix, None, self.greedy, company) else {
+            return thrown_away;
+        };
+        let own = cost.verification(open, 0.0, company) - 1.0 / decode_rate;
+        let others = (load - 1.0) * cost.verify.each * open;
+        thrown_away + decode_rate * (own + others)
     }
 
     /// Seconds by which the server's step becomes longer for everybody that a round of this offer is part of.

@@ -10,7 +10,7 @@ use super::measurement::{Belief, Measurement};
 use super::tail::Tails;
 use crate::verify::Strategy;
 
-/// Verifications up to so many requests at once tell the cost of one; more than that, only how they hinder each other.
+/// Up to so many at once are one. Verifications up to so many tell the cost of one; more, only how they hinder each other.
 const NEARLY_ALONE: f64 = 1.5;
 /// Tokens of context that a drafter reads along with its first draft, as it does after every round.
 const READS_ALONG: usize = 8;
@@ -57,7 +57,9 @@ pub struct Costs {
 struct Verification {
     /// Of one that is nearly alone, beyond the step that it takes part in.
     line: Line,
-    /// How much longer it took than was foreseen, by load.
+    /// Of the only one among rollouts that decode, whose request may wait for longer than half a step.
+    among: Line,
+    /// How much longer it took among others than was foreseen, by load.
     excess: Curve,
     /// The same of late, and when decoding was last measured.
     of_late: Mean,
@@ -107,6 +109,20 @@ impl DrafterCosts {
 }
 
 impl Verification {
+    /// What one costs at this load, beyond the step that it takes part in. A token is the same work in any company.
+    fn cost(&self, load: f64, prior: Cost) -> Cost {
+        if load < NEARLY_ALONE {
+            let each = self.among.fit(prior).each;
+            return self.line.fit(Cost { each, ..prior });
+        }
+        self.among.fit(self.line.fit(prior))
+    }
+
+    fn fade(&mut self, share: f64) {
+        self.line.fade(share);
+        self.among.fade(share);
+    }
+
     fn observe_pace(&mut self, excess: f64) {
         self.of_late.observe_within(excess, LATELY);
         if self.of_late.weight >= LATELY {
@@ -158,7 +174,7 @@ impl Costs {
                 if load < NEARLY_ALONE {
                     let share = 0.5_f64.powf(tokens / FORGOTTEN);
                     self.drafters.iter_mut().for_each(|costs| costs.line.fade(share));
-                    self.verify.iter_mut().for_each(|costs| costs.line.fade(share));
+                    self.verify.iter_mut().for_each(|costs| costs.fade(share));
                 }
                 // Prompts that are read, and others' verifications, make it longer, never shorter.
                 self.decode.observe_disturbed(load, interval, tokens / 4.0);
@@ -279,7 +295,7 @@ impl Costs {
         let draft = draft.map_or(Cost { fixed: 0.0, each: 0.0 }, |costs| {
             costs.line.fit(self.draft_prior()).times(costs.excess_at(company.speculating))
         });
-        let verify = self.verify[place(strategy)].line.fit(self.verify_prior());
+        let verify = self.verify[place(strategy)].cost(load, self.verify_prior());
         Some(RoundCost { base, row, verify, draft, extra: self.extra[usize::from(greedy)].value })
     }
 
@@ -287,7 +303,7 @@ impl Costs {
     #[must_use]
     pub fn work(&self, strategy: Strategy, load: f64, new_tokens: f64) -> f64 {
         let Some(interval) = self.decode.at(load) else { return 0.0 };
-        self.row(load, interval) + self.verify[place(strategy)].line.fit(self.verify_prior()).each * new_tokens
+        self.row(load, interval) + self.verify[place(strategy)].cost(load, self.verify_prior()).each * new_tokens
     }
 
     /// What a request adds to the steps that serve it.
@@ -308,9 +324,12 @@ impl Costs {
         let prior = self.verify_prior();
         let foreseen = cost.verification(new_tokens, elsewhere, company);
         let verification = &mut self.verify[place(strategy)];
+        let own = (seconds - (foreseen - cost.verify.of(new_tokens))).max(0.0);
         if load < NEARLY_ALONE {
-            let own = cost.verify.of(new_tokens);
-            verification.line.observe(new_tokens, (seconds - (foreseen - own)).max(0.0), prior);
+            verification.line.observe(new_tokens, own, prior);
+        } else if company.speculating < NEARLY_ALONE {
+            let prior = verification.line.fit(prior);
+            verification.among.observe(new_tokens, own, prior);
         } else {
             verification.excess.observe(load, seconds / foreseen, 1.0);
         }

@@ -2,8 +2,8 @@
 //!
 //! The server works in steps. A step takes `base` and, for each request that it serves, what that brings: a decoding
 //! request a row, a verification a row and its new tokens. A verification that arrives while the server is busy joins
-//! the step after the present one, so it waits for half a step on average; all verifications that arrive meanwhile
-//! share the step, and make it longer for each other. So a round's length is asked for where everybody does the
+//! the step after the present one, so it waits for half a step of the others' on average; all verifications that arrive
+//! meanwhile share the step, and make it longer for each other. So a round's length is asked for where everybody does the
 //! same, which is what decides whether speculation pays under load.
 
 use super::line::Cost;
@@ -49,6 +49,11 @@ impl Company {
     fn wait(&self) -> f64 {
         if self.requests() > 1.5 { 0.5 } else { 0.0 }
     }
+
+    /// The share of the verifications that are others'.
+    fn share_of_others(&self) -> f64 {
+        (self.speculating - 1.0).max(0.0) / self.speculating.max(1.0)
+    }
 }
 
 impl RoundCost {
@@ -57,18 +62,19 @@ impl RoundCost {
     #[must_use]
     pub fn verification(&self, new_tokens: f64, elsewhere: f64, company: Company) -> f64 {
         let own = self.row + self.verify.each * new_tokens;
-        let mut step = self.base + own;
-        let mut verification = self.verify.fixed + step;
+        let mut sharing = 1.0;
+        let mut verification = 0.0;
         // The step's length grows with the number of verifications in it, and that with the step's length: the iteration
         // climbs to where both agree, quickly, for the map is increasing and concave.
         for _ in 0..12 {
-            verification = self.verify.fixed + (1.0 + company.wait()) * step;
-            let sharing = (company.speculating * step / (elsewhere + verification)).max(1.0);
-            let next = self.base + sharing * own;
-            if (next - step).abs() < 1e-3 * step {
+            let step = self.base + sharing * own;
+            let waiting = company.wait() * (self.base + company.share_of_others() * sharing * own);
+            verification = self.verify.fixed + waiting + step;
+            let next = (company.speculating * step / (elsewhere + verification)).max(1.0);
+            if (next - sharing).abs() < 1e-3 * sharing {
                 break;
             }
-            step = next;
+            sharing = next;
         }
         verification
     }

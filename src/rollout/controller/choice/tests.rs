@@ -1,5 +1,6 @@
 use super::super::acceptance::Judged;
 use super::super::measurement::Measurement;
+use crate::speculation::{Draft, DraftDistribution};
 use super::*;
 
 const PLAN: Plan = Plan { strategy: Strategy::CachedSuffix, row_length: 2 };
@@ -205,4 +206,36 @@ fn the_server_computes_the_open_block_and_the_drafts() {
     assert_eq!(new_tokens(Strategy::FanOut, 33, 2, Some(16)), 6.0);
     let all = (33..49).map(|context| new_tokens(Strategy::CachedSuffix, context, 4, Some(16)));
     assert_eq!(usual_new_tokens(Strategy::CachedSuffix, 40, 4, Some(16)), all.sum::<f64>() / 16.0);
+}
+
+/// Four rollouts on a server for which a token that is verified is a third of the work of a decoded one, and a proposal
+/// that costs nothing.
+fn a_detour(drafts: usize, mode: Option<Mode>) -> Choice {
+    let mut costs = Costs::default();
+    costs.observe(Measurement::Decoded { load: 4.0, interval: 0.044, tokens: 40.0 });
+    for index in 0..60_u32 {
+        let new_tokens = f64::from(index % 30 + 8);
+        let seconds = 0.008 + 0.022 + 0.044 + 0.0038 * new_tokens;
+        let (strategy, company) = (Strategy::CachedSuffix, Company { speculating: 1.0, decoding: 3.0 });
+        costs.observe(Measurement::Verified { strategy, company, new_tokens, elsewhere: 0.0, seconds });
+    }
+    let judged = |_| Judged { position: 0, confidence: Some(0.97), accepted: true };
+    costs.observe(Measurement::Judged { drafter: 0, drafts: (0..600).map(judged).collect() });
+    let draft = Draft { token: 7, q: DraftDistribution::PointMass, confidence: Some(0.97) };
+    let proposal = Proposal { drafts: vec![draft; drafts] };
+    let ready = Some(&proposal);
+    let candidates = [Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 64, is_at_hand: true, ready }];
+    let (policy, speculating) = (Policy::default(), f64::from(u8::from(mode == Some(Mode::Speculate))));
+    let situation = two_drafters(&costs, &policy, &candidates);
+    choose(&Situation { rollouts: 4.0, speculating, mode, allowance: 0.0, ..situation })
+}
+
+#[test]
+fn a_stream_in_a_crowd_is_left_only_for_what_makes_up_for_the_way_back() {
+    let mode = |drafts, mode| a_detour(drafts, Some(mode)).mode();
+    assert_eq!(mode(64, Mode::Decode), Mode::Speculate);
+    let short = a_detour(12, Some(Mode::Decode));
+    assert!(short.bet_rate > short.decode_rate.map(|rate| 1.25 * rate), "it looks good: {short:?}");
+    assert_eq!(short.mode(), Mode::Decode, "{short:?}");
+    assert_eq!(mode(12, Mode::Speculate), Mode::Speculate, "who has left already may as well");
 }

@@ -28,6 +28,26 @@ fn the_costs_of_verification_are_found_again() {
     assert!((cost.base - 0.0062).abs() < 1e-4 && (cost.row - 0.00003).abs() < 1e-5, "{cost:?}");
 }
 
+/// A trainer that always runs four rollouts, on a server for which a verified token is nearly as much work as a decoded one.
+#[test]
+fn what_a_new_token_costs_is_found_where_no_rollout_is_ever_alone() {
+    let mut costs = Costs::default();
+    costs.observe(Measurement::Decoded { load: 4.0, interval: 0.044, tokens: 40.0 });
+    let company = Company { speculating: 1.0, decoding: 3.0 };
+    for index in 0..60_u32 {
+        let new_tokens = f64::from(index % 30 + 8);
+        // The end of a step of the others', and one with all in it.
+        let wait = if index % 2 == 0 { 0.01 } else { 0.034 };
+        let seconds = 0.008 + wait + 0.044 + 0.0038 * new_tokens;
+        let strategy = Strategy::CachedSuffix;
+        costs.observe(Measurement::Verified { strategy, company, new_tokens, elsewhere: 0.0, seconds });
+    }
+    let cost = costs.round(Strategy::CachedSuffix, None, true, company).unwrap();
+    assert!((cost.verify.each - 0.0038).abs() < 0.0004, "{cost:?}");
+    let work = costs.work(Strategy::CachedSuffix, 4.0, 20.0);
+    assert!((work - 0.076).abs() < 0.01, "{work}");
+}
+
 #[test]
 fn a_draft_model_is_slower_in_company_and_what_it_read_first_is_not_its_drafts_cost() {
     let mut costs = measured();
