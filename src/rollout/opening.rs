@@ -107,7 +107,7 @@ impl Engine {
             let Some(Begun { turn, tokens, .. }) = begun else { return shared.group(&rollout, vec![run]).await };
             let decoding = shared.begin(std::slice::from_mut(&mut run)).await;
             // One that would rather speculate does so after the tokens that are here.
-            run.begin_as(decoding.unwrap_or(Choice::decode(Reason::Told, 1)));
+            run.begin_as(decoding.unwrap_or(Choice::decode(Reason::Opened, 1)));
             run.continue_stream(turn, tokens);
             run.run(None).await;
         });

@@ -102,8 +102,10 @@ impl Running {
         self.pace.report(Measurement::Extra { greedy, seconds: timer.seconds() - verification }, withhold);
         let tokens = (self.sequence.tokens().len() - start).max(1);
         if let Some(best) = foreseen.filter(|_| is_typical) {
-            let foreseen = if withhold { best.tokens } else { best.rate() * (drafting + timer.seconds()) };
-            self.pace.report(Measurement::Round { company, tokens, foreseen }, false);
+            // How long a round takes where all speculate is nothing for one among many that decode to be compared with.
+            let is_timed = !withhold && company.speculating >= company.decoding;
+            let foreseen = if is_timed { best.rate() * (drafting + timer.seconds()) } else { best.tokens };
+            self.pace.report(Measurement::Round { drafter, company, tokens, foreseen }, false);
         }
         traced::note(span, "accepted", outcome.accepted);
         traced::note(span, "tokens", self.sequence.tokens().len() - start);

@@ -75,6 +75,8 @@ pub enum Reason {
     Stale,
     /// To find out, at a cost that is made up for by tokens already won.
     Explore,
+    /// A chat began as the server's own stream, which tells its prompt, and would rather have speculated.
+    Opened,
 }
 
 impl Reason {
@@ -88,6 +90,7 @@ impl Reason {
             Self::Unmeasured => "unmeasured",
             Self::Stale => "stale",
             Self::Explore => "explore",
+            Self::Opened => "opened",
         }
     }
 }
@@ -228,10 +231,19 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
     let decode_rate = 1.0 / interval;
     let decode = Choice { decode_rate: Some(decode_rate), ..Choice::decode(Reason::Fastest, TO_REVIEW) };
     let offers: Vec<_> = candidates.iter().filter_map(|candidate| situation.offer(candidate, load)).collect();
-    let Some(best) = offers.iter().max_by(|a, b| a.rate.total_cmp(&b.rate)).filter(|_| room > 0) else {
+    let switch = situation.switching(load, decode_rate);
+    let is_detour = is_crowd(load) && situation.speculating < load / 2.0;
+    // What does worse than foreseen is taken for what it does. A few of a crowd soon do again what the others do.
+    let worth = |offer: &Offer<'_>, rate: f64| match is_crowd(load) {
+        false => rate,
+        true if is_detour => rate * costs.come_true_among(offer.candidate.drafter) - switch / offer.lasting,
+        true => rate * costs.come_true(load),
+    };
+    let by_worth = |a: &&Offer<'_>, b: &&Offer<'_>| worth(a, a.rate).total_cmp(&worth(b, b.rate));
+    let Some(best) = offers.iter().max_by(by_worth).filter(|_| room > 0) else {
         return Choice { reason: Reason::NoDraft, ..decode };
     };
-    let margins = if is_crowd(load) && situation.speculating < load / 2.0 { CROWDED } else { ALONE };
+    let margins = if is_detour { CROWDED } else { ALONE };
     let margin = match situation.mode {
         Some(Mode::Decode) => margins.from_decode,
         Some(Mode::Speculate) => margins.to_stay,
@@ -243,16 +255,10 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         bet_rate: Some(offer.rate),
         ..decode
     };
-    // A crowd that does worse than foreseen goes by that.
-    let comes_true = if is_crowd(load) { costs.come_true(load) } else { 1.0 };
-    let switch = situation.switching(load, decode_rate);
-    // A few of a crowd soon do again what the others do.
-    let detour = if is_crowd(load) && situation.speculating < load / 2.0 { switch } else { 0.0 };
-    let pays = |offer: &Offer<'_>, rate: f64| rate * comes_true > margin * decode_rate + detour / offer.lasting;
-    if pays(best, best.rate) {
+    if worth(best, best.rate) > margin * decode_rate {
         return take(best, 0.0, Reason::Fastest);
     }
-    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && pays(offer, offer.best.rate());
+    let would_pay = |offer: &Offer<'_>| offer.reading > 0.0 && worth(offer, offer.best.rate()) > margin * decode_rate;
     let decode = Choice { prepare: offers.iter().any(would_pay), ..decode };
     // Not the best, for what looks bad may have changed since it was last tried.
     let stakes = offers.iter().map(|offer| {

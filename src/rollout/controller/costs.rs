@@ -29,6 +29,8 @@ const MOST_EXCESS: f64 = 32.0;
 const KNOWN: f64 = 2.0;
 /// So many rounds tell what comes true of forecasts: few bring much more or much less.
 const MANY_ROUNDS: f64 = 16.0;
+/// A round of a few among many that decode is believed to bring what was foreseen as if that came of so many.
+const ROUNDS_BELIEVED: f64 = 4.0;
 /// After so many rounds without one, the time of a decoded token is due to be measured again.
 const STALE_AFTER: u32 = 2000;
 /// Verifications by which a change of the server's pace is noticed.
@@ -77,6 +79,8 @@ struct DrafterCosts {
     record: Record,
     /// Whose drafts its own are like after the first.
     like: Option<usize>,
+    /// Tokens that a round brought for each that was foreseen, while most rollouts decoded.
+    among: Mean,
     /// The round, counted over all drafters, in which its drafts were last judged.
     last_judged: u64,
 }
@@ -195,10 +199,14 @@ impl Costs {
                 drafts.into_iter().for_each(|judged| costs.record.observe(judged));
             }
             // A few that speculate among many that decode say nothing of what happens if all do.
-            Measurement::Round { company, tokens, foreseen } if company.speculating >= company.decoding => {
-                self.rounds.observe(company.requests(), tokens as f64 / foreseen, 1.0);
+            Measurement::Round { drafter, company, tokens, foreseen } => {
+                let share = tokens as f64 / foreseen;
+                if company.speculating >= company.decoding {
+                    self.rounds.observe(company.requests(), share, 1.0);
+                } else {
+                    self.drafter(drafter).among.observe(share);
+                }
             }
-            Measurement::Round { .. } => {}
             Measurement::Believed { drafter, belief: Belief::Acceptance(share) } => {
                 self.drafter(drafter).record.believe(share);
             }
@@ -225,6 +233,15 @@ impl Costs {
     pub fn come_true(&self, load: f64) -> f64 {
         let seen = self.rounds.weight_at(load) >= MANY_ROUNDS;
         self.rounds.at(load).filter(|_| seen).unwrap_or(1.0).min(1.0)
+    }
+
+    /// The share of the foreseen tokens that rounds of this drafter have brought while most rollouts decoded, at most 1. A
+    /// proposal is taken where it looks best, so it looks better than it is.
+    #[must_use]
+    pub fn come_true_among(&self, drafter: usize) -> f64 {
+        let seen = self.drafters.get(drafter).map_or(Mean::default(), |costs| costs.among);
+        let share = (seen.value * seen.weight + ROUNDS_BELIEVED) / (seen.weight + ROUNDS_BELIEVED);
+        share.min(1.0)
     }
 
     /// Whether decoding at this load has to be measured before it can be compared with anything.

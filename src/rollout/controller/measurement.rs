@@ -52,11 +52,13 @@ pub enum Measurement {
     },
     /// A round is over.
     Round {
+        /// By whose drafts it was.
+        drafter: usize,
         /// Who else was there.
         company: Company,
         /// Tokens that it brought.
         tokens: usize,
-        /// Tokens that were foreseen: in the time that it took, where that may be told.
+        /// Tokens that were foreseen: in the time that it took, where most speculated and that may be told.
         foreseen: f64,
     },
     /// A round took time beside drafting and verification.

@@ -1,7 +1,7 @@
 use super::super::acceptance::Judged;
 use super::super::measurement::Measurement;
-use crate::speculation::{Draft, DraftDistribution};
 use super::*;
+use crate::speculation::{Draft, DraftDistribution};
 
 const PLAN: Plan = Plan { strategy: Strategy::CachedSuffix, row_length: 2 };
 
@@ -209,8 +209,8 @@ fn the_server_computes_the_open_block_and_the_drafts() {
 }
 
 /// Four rollouts on a server for which a token that is verified is a third of the work of a decoded one, and a proposal
-/// that costs nothing.
-fn a_detour(drafts: usize, mode: Option<Mode>) -> Choice {
+/// that costs nothing. `rounds` of it have brought half of what was foreseen.
+fn a_detour(drafts: usize, mode: Option<Mode>, rounds: usize) -> Choice {
     let mut costs = Costs::default();
     costs.observe(Measurement::Decoded { load: 4.0, interval: 0.044, tokens: 40.0 });
     for index in 0..60_u32 {
@@ -221,6 +221,9 @@ fn a_detour(drafts: usize, mode: Option<Mode>) -> Choice {
     }
     let judged = |_| Judged { position: 0, confidence: Some(0.97), accepted: true };
     costs.observe(Measurement::Judged { drafter: 0, drafts: (0..600).map(judged).collect() });
+    let company = Company { speculating: 1.0, decoding: 3.0 };
+    let round = Measurement::Round { drafter: 0, company, tokens: 10, foreseen: 20.0 };
+    (0..rounds).for_each(|_| costs.observe(round.clone()));
     let draft = Draft { token: 7, q: DraftDistribution::PointMass, confidence: Some(0.97) };
     let proposal = Proposal { drafts: vec![draft; drafts] };
     let ready = Some(&proposal);
@@ -232,10 +235,16 @@ fn a_detour(drafts: usize, mode: Option<Mode>) -> Choice {
 
 #[test]
 fn a_stream_in_a_crowd_is_left_only_for_what_makes_up_for_the_way_back() {
-    let mode = |drafts, mode| a_detour(drafts, Some(mode)).mode();
+    let mode = |drafts, mode| a_detour(drafts, Some(mode), 0).mode();
     assert_eq!(mode(64, Mode::Decode), Mode::Speculate);
-    let short = a_detour(12, Some(Mode::Decode));
+    let short = a_detour(12, Some(Mode::Decode), 0);
     assert!(short.bet_rate > short.decode_rate.map(|rate| 1.25 * rate), "it looks good: {short:?}");
     assert_eq!(short.mode(), Mode::Decode, "{short:?}");
     assert_eq!(mode(12, Mode::Speculate), Mode::Speculate, "who has left already may as well");
+}
+
+#[test]
+fn what_brings_less_than_foreseen_among_others_that_decode_is_taken_for_what_it_brings() {
+    let mode = |drafts, rounds| a_detour(drafts, Some(Mode::Decode), rounds).mode();
+    assert_eq!((mode(32, 0), mode(32, 40)), (Mode::Speculate, Mode::Decode));
 }
