@@ -17,7 +17,7 @@ use super::types::{Delta, Rollout, RolloutError};
 use crate::speculation::AcceptanceRule;
 use crate::telemetry::Metrics;
 use crate::text::Tokenizer;
-use crate::upstream::{Capabilities, Prompt, Upstream};
+use crate::upstream::{Capabilities, Prompt, Renderings, Upstream};
 use crate::verify::{CachedSuffix, Drawn, FanOut, Prefill, PromptLogprobs, Sampler, Strategy, Verifier};
 
 /// What all rollouts against one server share.
@@ -56,6 +56,7 @@ pub(super) struct Shared {
     pub(super) decodes_first: AtomicBool,
     /// Whether a chat stream did not tell its prompt.
     pub(super) has_untold: AtomicBool,
+    renderings: Renderings,
     fingerprint: OnceLock<String>,
     /// Set once the controller was told what to expect of old rollouts.
     believes: Once,
@@ -89,6 +90,7 @@ impl Engine {
             monitor,
             decodes_first: AtomicBool::new(false),
             has_untold: AtomicBool::new(false),
+            renderings: Renderings::default(),
             fingerprint,
             believes: Once::new(),
             cached_suffix,
@@ -114,6 +116,18 @@ impl Engine {
     #[must_use]
     pub fn upstream(&self) -> &Upstream {
         &self.shared.settings.upstream
+    }
+
+    /// Prompts of chats that the server made lately.
+    #[must_use]
+    pub fn renderings(&self) -> &Renderings {
+        &self.shared.renderings
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.shared.settings.metrics
     }
 
     /// The operator's choices.

@@ -166,6 +166,7 @@ pub struct RequestMetrics {
     unknown_fields: IntCounterVec,
     named_fields: Arc<Mutex<HashSet<String>>>,
     chats_opened: IntCounterVec,
+    chats_rendered: IntCounterVec,
     /// Rollouts under way.
     pub rollouts_running: IntGauge,
     /// Connections of clients.
@@ -207,6 +208,12 @@ impl RequestMetrics {
                 "Chats begun as the server's own stream before their prompt was known: kept, left for a control request \
                  and begun anew, or untold the prompt, after which none is opened any more.",
                 &["outcome"],
+            )?,
+            chats_rendered: counters(
+                registry,
+                "sidedraft_chats_rendered_total",
+                "Prompts of chats by where they came from: the server, or another request in the same words a moment ago.",
+                &["source"],
             )?,
             rollouts_running: add(registry, IntGauge::new("sidedraft_rollouts_running", "Rollouts under way.")?)?,
             connections: add(registry, IntGauge::new("sidedraft_connections", "Connections of clients.")?)?,
@@ -255,6 +262,11 @@ impl RequestMetrics {
             Opened::Untold => "untold",
         };
         self.chats_opened.with_label_values(&[outcome]).inc();
+    }
+
+    /// Counts a chat whose prompt came from this source.
+    pub fn chat_rendered(&self, source: &str) {
+        self.chats_rendered.with_label_values(&[source]).inc();
     }
 
     /// Counts a field that made the sidecar forward.

@@ -96,6 +96,21 @@ async fn what_a_stream_does_not_tell_is_asked_for_beforehand() {
 }
 
 #[tokio::test]
+async fn the_samples_of_a_group_are_rendered_once() {
+    let config = FakeConfig { language: endless(), ..FakeConfig::default() };
+    let drafters = often_right(&config.language);
+    let rig = Plan::new(config).drafters(drafters).flags("--speculate never --suffix").start().await;
+    rig.fake.forget_requests();
+    let body = request(CHAT, 0.0, 12);
+    let all = futures_util::future::join_all((0..8).map(|_| rig.through(CHAT, &body))).await;
+    assert!(all.iter().all(|(status, _)| *status == StatusCode::OK));
+    same_whole(&rig, CHAT, &body).await;
+    assert_eq!(rig.fake.requests_to(RENDER).len(), 1);
+    let from = |source| rig.metric("sidedraft_chats_rendered_total", source);
+    assert_eq!((from("\"server\""), from("\"recent\"")), (1.0, 8.0));
+}
+
+#[tokio::test]
 async fn samples_follow_the_servers_law() {
     let rig = decoding(small()).await;
     let body = with(chat(&json!({"temperature": 1.0, "max_tokens": 3})), &json!({"logprobs": true}));

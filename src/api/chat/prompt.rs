@@ -1,5 +1,7 @@
 //! The prompt of a chat completion, which only the server's own template makes.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -30,7 +32,8 @@ struct TokenizeRequest<'a> {
     chat_template_kwargs: Option<&'a Map<String, Value>>,
 }
 
-/// Has the server make the prompt: by rendering the request where it can, by tokenizing its messages otherwise.
+/// Has the server make the prompt, if it has not done so a moment ago: by rendering the request where it can, by
+/// tokenizing its messages otherwise.
 pub(super) async fn render(
     engine: &Engine,
     origin: &Origin,
@@ -38,7 +41,11 @@ pub(super) async fn render(
     body: &Bytes,
 ) -> Result<Prompt, Reason> {
     let rendered = if engine.capabilities().chat.renders {
-        engine.upstream().render_chat(origin, body.clone()).await
+        let (upstream, of, request) = (engine.upstream().clone(), origin.clone(), body.clone());
+        let call = async move { upstream.render_chat(&of, request).await };
+        let (rendered, source) = engine.renderings().get(origin, body, call).await;
+        engine.metrics().requests.chat_rendered(source.name());
+        rendered
     } else if template.needs_rendering {
         return Err(Reason::Feature("template"));
     } else {
@@ -51,13 +58,13 @@ pub(super) async fn render(
             chat_template: template.chat_template.as_deref(),
             chat_template_kwargs: template.chat_template_kwargs.as_ref(),
         };
-        engine.upstream().tokenize_chat(origin, &tokenize).await
+        engine.upstream().tokenize_chat(origin, &tokenize).await.map(Arc::new)
     };
     let rendered = rendered.map_err(|error| refusal(&error))?;
     if rendered.has_features {
         return Err(Reason::Feature("multimodal"));
     }
-    Ok(Prompt { prompt: rendered.prompt, max_tokens: rendered.max_tokens })
+    Ok(Prompt { prompt: rendered.prompt.clone(), max_tokens: rendered.max_tokens })
 }
 
 /// Whatever went wrong, the server says it best.
