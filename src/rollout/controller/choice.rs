@@ -196,9 +196,11 @@ pub fn new_tokens(strategy: Strategy, context: usize, drafts: usize, block: Opti
 }
 
 /// The same on average over the rounds to come: the open block's tokens, which are computed anew each time, are few in one
-/// round and many in the next, and say nothing of what to do in all of them.
-fn usual_new_tokens(strategy: Strategy, context: usize, drafts: usize, block: Option<usize>) -> f64 {
-    let open = (block.unwrap_or(USUAL_BLOCK).max(1) + 1) as f64 / 2.0;
+/// round and many in the next, and say nothing of what to do in all of them. A round that follows one whose drafts ended with
+/// a block and were all kept, of which there is this chance, finds a single one.
+fn usual_new_tokens(strategy: Strategy, context: usize, drafts: usize, block: Option<usize>, aligned: f64) -> f64 {
+    let any = (block.unwrap_or(USUAL_BLOCK).max(1) + 1) as f64 / 2.0;
+    let open = any + aligned * (1.0 - any);
     computed(strategy, context as f64, drafts as f64, open.min(context as f64))
 }
 
@@ -232,18 +234,22 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
     let decode = Choice { decode_rate: Some(decode_rate), ..Choice::decode(Reason::Fastest, TO_REVIEW) };
     let offers: Vec<_> = candidates.iter().filter_map(|candidate| situation.offer(candidate, load)).collect();
     let switch = situation.switching(load, decode_rate);
-    let is_detour = is_crowd(load) && situation.speculating < load / 2.0;
-    // What does worse than foreseen is taken for what it does. A few of a crowd soon do again what the others do.
-    let worth = |offer: &Offer<'_>, rate: f64| match is_crowd(load) {
-        false => rate,
-        true if is_detour => rate * costs.come_true_among(offer.candidate.drafter) - switch / offer.lasting,
-        true => rate * costs.come_true(load),
+    // What does worse than foreseen is taken for what it does. A few of a crowd soon do again what the others do, and it is to
+    // be faster both if all do the same and if the others do not.
+    let worth = |offer: &Offer<'_>, rate: f64| match &offer.among {
+        _ if !is_crowd(load) => rate,
+        Some(among) => {
+            let share = costs.come_true_among(offer.candidate.drafter);
+            let alone = (offer.best.tokens * share - among.lost) / among.seconds;
+            (rate * share).min(alone) - switch / offer.lasting
+        }
+        None => rate * costs.come_true(load),
     };
     let by_worth = |a: &&Offer<'_>, b: &&Offer<'_>| worth(a, a.rate).total_cmp(&worth(b, b.rate));
     let Some(best) = offers.iter().max_by(by_worth).filter(|_| room > 0) else {
         return Choice { reason: Reason::NoDraft, ..decode };
     };
-    let margins = if is_detour { CROWDED } else { ALONE };
+    let margins = if situation.is_detour(load) { CROWDED } else { ALONE };
     let margin = match situation.mode {
         Some(Mode::Decode) => margins.from_decode,
         Some(Mode::Speculate) => margins.to_stay,
@@ -283,6 +289,16 @@ struct Offer<'a> {
     rate: f64,
     /// Seconds that it is expected to go on for: one that is made of what the text is now may end with it.
     lasting: f64,
+    /// What its round costs in a crowd of which most go on decoding.
+    among: Option<Among>,
+}
+
+/// What a round costs among others that decode.
+struct Among {
+    /// Seconds that it takes.
+    seconds: f64,
+    /// Tokens that the others lose by it.
+    lost: f64,
 }
 
 impl Offer<'_> {
@@ -299,7 +315,30 @@ impl Situation<'_> {
         let rest = self.room.min(self.committed.max(LEAST_REST)) as f64;
         let rate = rest / (rest / best.rate() + reading);
         let lasting = if candidate.is_at_hand { best.seconds } else { rest / rate };
-        Some(Offer { candidate, best, reading, rate, lasting })
+        let among = if self.is_detour(load) { self.among(candidate, &best, load) } else { None };
+        Some(Offer { candidate, best, reading, rate, lasting, among })
+    }
+
+    /// Whether most of a crowd decode.
+    fn is_detour(&self, load: f64) -> bool {
+        is_crowd(load) && self.speculating < load / 2.0
+    }
+
+    /// What a round costs where those that decode go on doing so.
+    fn among(&self, candidate: &Candidate<'_>, best: &Best, load: f64) -> Option<Among> {
+        let speculating = match self.mode {
+            Some(Mode::Speculate) => self.speculating.max(1.0),
+            _ => self.speculating + 1.0,
+        };
+        let company = Company { speculating, decoding: load - speculating };
+        let strategy = self.plan.strategy;
+        let cost = self.costs.round(strategy, Some(candidate.drafter), self.greedy, company)?;
+        let new_tokens = usual_new_tokens(strategy, self.context, best.length, self.costs.block_size, 0.0);
+        let drafting = if candidate.is_at_hand { 0.0 } else { cost.draft.of(best.length as f64) };
+        let elsewhere = drafting + cost.extra;
+        let seconds = elsewhere + cost.verification(new_tokens, elsewhere, company);
+        let lost = (load - 1.0) * cost.verify.each * new_tokens / self.costs.interval(load)?;
+        Some(Among { seconds, lost })
     }
 
     /// Tokens that everybody together loses when this rollout leaves what it does now and decodes later on: its request
@@ -311,7 +350,7 @@ impl Situation<'_> {
             None => 0.0,
         };
         let company = Company { speculating: 1.0, decoding: load - 1.0 };
-        let open = usual_new_tokens(Strategy::CachedSuffix, self.context, 0, self.costs.block_size);
+        let open = usual_new_tokens(Strategy::CachedSuffix, self.context, 0, self.costs.block_size, 0.0);
         let Some(cost) = self.costs.round(Strategy::CachedSuffix, None, self.greedy, company) else {
             return thrown_away;
         };
@@ -323,7 +362,7 @@ impl Situation<'_> {
     /// Seconds by which the server's step becomes longer for everybody that a round of this offer is part of.
     fn disturbance(&self, offer: &Offer<'_>, load: f64) -> f64 {
         let Plan { strategy, .. } = self.plan;
-        let new_tokens = usual_new_tokens(strategy, self.context, offer.best.length, self.costs.block_size);
+        let new_tokens = usual_new_tokens(strategy, self.context, offer.best.length, self.costs.block_size, 0.0);
         self.costs.work(strategy, load, new_tokens)
     }
 
@@ -337,8 +376,12 @@ impl Situation<'_> {
         let excess = self.costs.excess(self.plan.strategy, load);
         // A few that speculate among many that decode are quicker than all would be: that says nothing of a crowd.
         let excess = if is_crowd(self.rollouts) { excess.max(1.0) } else { excess };
-        let seconds = |drafts: usize| {
-            let new = usual_new_tokens(self.plan.strategy, self.context, drafts, self.costs.block_size);
+        let block = self.costs.block_size;
+        let seconds = |drafts: usize, all_kept: f64| {
+            // See `in_whole_blocks`.
+            let is_aligned = is_at_hand && ready.is_none() && drafts >= block.unwrap_or(USUAL_BLOCK);
+            let aligned = if is_aligned { all_kept } else { 0.0 };
+            let new = usual_new_tokens(self.plan.strategy, self.context, drafts, block, aligned);
             let draft = if is_at_hand { 0.0 } else { cost.draft.of(drafts as f64) };
             let elsewhere = draft + cost.extra;
             elsewhere + excess * cost.verification(new, elsewhere, company)
@@ -356,12 +399,16 @@ impl Situation<'_> {
         }
     }
 
-    /// So many drafts or a few less, so that those of several blocks end with a block: if all are kept, the next round finds all
-    /// but its own drafts in the prefix cache.
-    fn in_whole_blocks(&self, length: usize) -> usize {
+    /// So many drafts, a few less or a few more, so that those of a block or more end with a block: if all are kept, the next
+    /// round finds all but its own drafts in the prefix cache.
+    fn in_whole_blocks(&self, length: usize, most: usize) -> usize {
         let block = self.costs.block_size.unwrap_or(USUAL_BLOCK).max(1);
+        if self.plan.strategy != Strategy::CachedSuffix || length < block {
+            return length;
+        }
         let over = (self.context + length) % block;
-        if self.plan.strategy == Strategy::CachedSuffix && length > 2 * block { length - over } else { length }
+        let longer = length + block - over;
+        if 2 * over > block && longer <= most { longer } else { length - over.min(length - 1) }
     }
 
     fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
@@ -369,7 +416,11 @@ impl Situation<'_> {
         let best = offer.best;
         let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake, foreseen: Some(best) };
         if is_at_hand {
-            return exactly(if ready.is_none() { self.in_whole_blocks(best.length) } else { best.length });
+            return exactly(if ready.is_none() {
+                self.in_whole_blocks(best.length, self.room.min(longest))
+            } else {
+                best.length
+            });
         }
         if is_crowd(self.rollouts) {
             // It is worth more that proposals are of one length: then verifications share the server's steps.

@@ -111,25 +111,27 @@ impl Best {
 }
 
 /// The length, up to that of `acceptance`, at which a round brings the most tokens a second. `acceptance` holds the
-/// chance of each draft to be kept if it is reached, `seconds` gives the length of a round by its drafts.
+/// chance of each draft to be kept if it is reached, `seconds` gives the length of a round by its drafts and the chance that
+/// all of them are kept.
 #[must_use]
-pub fn best_length(acceptance: impl IntoIterator<Item = f64>, seconds: impl Fn(usize) -> f64) -> Option<Best> {
+pub fn best_length(acceptance: impl IntoIterator<Item = f64>, seconds: impl Fn(usize, f64) -> f64) -> Option<Best> {
     /// A longer proposal may pay where a slightly longer one does not, for instance past a bad patch.
     const LOOK_AHEAD: usize = 8;
     let mut best: Option<Best> = None;
     let (mut reached, mut tokens) = (1.0, 1.0);
+    let mut all = 1.0;
     for (index, chance) in acceptance.into_iter().enumerate() {
         let length = index + 1;
         reached *= chance;
         tokens += reached;
-        let this = Best { length, tokens, seconds: seconds(length), least: 0.0 };
+        let this = Best { length, tokens, seconds: seconds(length, reached), least: 0.0 };
         if best.is_none_or(|best| this.rate() > best.rate()) {
-            best = Some(this);
+            (best, all) = (Some(this), reached);
         } else if best.is_some_and(|best| length > best.length + LOOK_AHEAD) {
             break;
         }
     }
-    best.map(|best| Best { least: best.rate() * (seconds(best.length + 1) - best.seconds).max(0.0), ..best })
+    best.map(|best| Best { least: best.rate() * (seconds(best.length + 1, all) - best.seconds).max(0.0), ..best })
 }
 
 #[cfg(test)]
@@ -148,7 +150,7 @@ mod tests {
 
     fn ratio(acceptance: f64, rollouts: f64) -> f64 {
         let company = Company { speculating: rollouts, decoding: 0.0 };
-        let seconds = |drafts: usize| GPU.round(drafts as f64, drafts as f64 + 8.0, company);
+        let seconds = |drafts: usize, _: f64| GPU.round(drafts as f64, drafts as f64 + 8.0, company);
         best_length([acceptance; 16], seconds).unwrap().rate() * (GPU.base + GPU.row * rollouts)
     }
 
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn the_best_length_is_where_one_more_draft_costs_more_than_it_brings() {
-        let seconds = |drafts: usize| 10.0 + drafts as f64;
+        let seconds = |drafts: usize, _: f64| 10.0 + drafts as f64;
         let acceptance = 0.9_f64;
         let best = best_length([acceptance; 64], seconds).unwrap();
         let reached = |drafts: usize| acceptance.powi(drafts as i32);
@@ -179,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_bad_patch_is_looked_past() {
-        let free = |drafts: usize| 10.0 + 0.01 * drafts as f64;
+        let free = |drafts: usize, _: f64| 10.0 + 0.01 * drafts as f64;
         let acceptance = [0.9, 0.9, 0.05, 0.99, 0.99, 0.99, 0.99];
         assert_eq!(best_length(acceptance, free).unwrap().length, 7);
     }

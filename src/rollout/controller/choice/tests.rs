@@ -205,7 +205,7 @@ fn the_server_computes_the_open_block_and_the_drafts() {
     assert_eq!(new_tokens(Strategy::PromptLogprobs, 32, 4, Some(16)), 36.0);
     assert_eq!(new_tokens(Strategy::FanOut, 33, 2, Some(16)), 6.0);
     let all = (33..49).map(|context| new_tokens(Strategy::CachedSuffix, context, 4, Some(16)));
-    assert_eq!(usual_new_tokens(Strategy::CachedSuffix, 40, 4, Some(16)), all.sum::<f64>() / 16.0);
+    assert_eq!(usual_new_tokens(Strategy::CachedSuffix, 40, 4, Some(16), 0.0), all.sum::<f64>() / 16.0);
 }
 
 /// Four rollouts on a server for which a token that is verified is a third of the work of a decoded one, and a proposal
