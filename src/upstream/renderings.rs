@@ -21,6 +21,8 @@ const FRESH: Duration = Duration::from_secs(10);
 const MOST_TOKENS: usize = 4 << 20;
 /// Prompts that are kept, those on their way included.
 const MOST: usize = 4096;
+/// Headers that name the one request that they come with, for those who watch.
+const OF_TRACES: [&str; 2] = ["traceparent", "tracestate"];
 
 type Rendered = Result<Arc<RenderedChat>, UpstreamError>;
 type Call = Shared<BoxFuture<'static, Rendered>>;
@@ -147,14 +149,14 @@ impl Recent {
     }
 }
 
-/// The request and the headers that go with it, keys among them: it can only be compared.
+/// The request and the headers that may matter for it, keys among them: it can only be compared.
 fn key(origin: &Origin, request: &[u8]) -> Key {
     let mut hash = Context::new(&SHA256);
     let mut part = |bytes: &[u8]| {
         hash.update(&(bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
-    for (name, value) in &origin.headers {
+    for (name, value) in origin.headers.iter().filter(|(name, _)| !OF_TRACES.contains(&name.as_str())) {
         part(name.as_str().as_bytes());
         part(value.as_bytes());
     }
@@ -227,11 +229,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn another_request_or_another_key_is_another_prompt() {
+    async fn another_request_or_another_key_is_another_prompt_and_another_trace_is_not() {
         let server = Server::default();
         for (origin, request) in [(of("a"), "x"), (of("b"), "x"), (of("a"), "y")] {
             assert_eq!(server.asked(&origin, request).await, Source::Server);
         }
+        let mut traced = of("a");
+        traced.headers.insert("traceparent", "00-1".parse().unwrap());
+        assert_eq!(server.asked(&traced, "x").await, Source::Recent);
     }
 
     #[tokio::test(start_paused = true)]
