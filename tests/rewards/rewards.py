@@ -18,7 +18,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 TARGET = HERE.parent / "target"
-sys.path[:0] = [str(TARGET), str(HERE.parent / "conformance")]
+# Both have a `servers`; that of conformance starts sidecars.
+sys.path[:0] = [str(HERE.parent / "conformance"), str(TARGET)]
 
 import layout
 from servers import sidecar
