@@ -56,7 +56,7 @@ pub(super) struct Shared {
     pub(super) decodes_first: AtomicBool,
     /// Whether a chat stream did not tell its prompt.
     pub(super) has_untold: AtomicBool,
-    renderings: Renderings,
+    pub(super) renderings: Renderings,
     fingerprint: OnceLock<String>,
     /// Set once the controller was told what to expect of old rollouts.
     believes: Once,
@@ -116,18 +116,6 @@ impl Engine {
     #[must_use]
     pub fn upstream(&self) -> &Upstream {
         &self.shared.settings.upstream
-    }
-
-    /// Prompts of chats that the server made lately.
-    #[must_use]
-    pub fn renderings(&self) -> &Renderings {
-        &self.shared.renderings
-    }
-
-    /// What is counted.
-    #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.shared.settings.metrics
     }
 
     /// The operator's choices.

@@ -19,6 +19,7 @@ use super::engine::{AHEAD, Deltas, Engine, Shared};
 use super::types::Rollout;
 use crate::speculation::TokenId;
 use crate::telemetry::Opened;
+use crate::upstream::chat::RenderedChat;
 use crate::upstream::{Origin, Tokens, UpstreamError};
 
 /// A rollout whose prompt was not known here when it began. Dropped, it is over.
@@ -54,6 +55,23 @@ impl Engine {
             && !settings.capabilities.rust_frontend
             && decodes_first.load(Ordering::Relaxed)
             && !has_untold.load(Ordering::Relaxed)
+    }
+
+    /// The prompt of a whole chat completion `request`, which the server makes unless it has just done so for the same one.
+    ///
+    /// # Errors
+    /// When the server refuses: it would refuse the request itself in the same words.
+    pub async fn render_chat(&self, origin: &Origin, request: &Bytes) -> Result<Arc<RenderedChat>, UpstreamError> {
+        let Shared { settings, renderings, .. } = &*self.shared;
+        let call = || {
+            let (upstream, origin, request) = (settings.upstream.clone(), origin.clone(), request.clone());
+            async move { upstream.render_chat(&origin, request).await }
+        };
+        let (rendered, source) = renderings.get(origin, request, call).await;
+        if rendered.is_ok() {
+            settings.metrics.requests.chat_rendered(source.name());
+        }
+        rendered
     }
 
     /// Begins the only rollout of a chat completion `request`, which control requests know by `id`, as a stream of the

@@ -83,12 +83,10 @@ impl Renderings {
     ///
     /// # Errors
     /// Those of the call, which are not kept.
-    pub async fn get(
-        &self,
-        origin: &Origin,
-        request: &[u8],
-        call: impl Future<Output = Result<RenderedChat, UpstreamError>> + Send + 'static,
-    ) -> (Rendered, Source) {
+    pub async fn get<C>(&self, origin: &Origin, request: &[u8], call: impl FnOnce() -> C) -> (Rendered, Source)
+    where
+        C: Future<Output = Result<RenderedChat, UpstreamError>> + Send + 'static,
+    {
         let key = key(origin, request);
         let (call, source) = {
             let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
@@ -97,7 +95,7 @@ impl Renderings {
                 Some(Entry::Made(rendered)) => return (Ok(Arc::clone(rendered)), Source::Recent),
                 Some(Entry::Called(call)) if let Some(call) = call.upgrade() => (call, Source::Recent),
                 _ => {
-                    let call = call.map(|rendered| rendered.map(Arc::new)).boxed().shared();
+                    let call = call().map(|rendered| rendered.map(Arc::new)).boxed().shared();
                     recent.called(key, &call);
                     (call, Source::Server)
                 }
@@ -200,7 +198,7 @@ mod tests {
                 tokio::task::yield_now().await;
                 Ok(chat(tokens))
             };
-            let (rendered, source) = self.renderings.get(origin, request.as_bytes(), call).await;
+            let (rendered, source) = self.renderings.get(origin, request.as_bytes(), || call).await;
             assert_eq!(*rendered.unwrap(), chat(tokens));
             source
         }
@@ -243,10 +241,10 @@ mod tests {
     async fn what_failed_is_told_to_all_who_waited_and_not_kept() {
         let renderings = Renderings::default();
         let origin = of("a");
-        let failing = || renderings.get(&origin, b"x", async { Err(UpstreamError::Aborted) });
+        let failing = || renderings.get(&origin, b"x", || async { Err(UpstreamError::Aborted) });
         let (one, two) = tokio::join!(failing(), failing());
         assert!(one.0.is_err() && two.0.is_err());
-        let (rendered, source) = renderings.get(&origin, b"x", async { Ok(chat(1)) }).await;
+        let (rendered, source) = renderings.get(&origin, b"x", || async { Ok(chat(1)) }).await;
         assert!(rendered.is_ok() && source == Source::Server);
     }
 
@@ -260,7 +258,7 @@ mod tests {
             let _left = left;
             std::future::pending().await
         };
-        let mut leaving = Box::pin(server.renderings.get(&origin, b"x", never));
+        let mut leaving = Box::pin(server.renderings.get(&origin, b"x", || never));
         assert!(futures_util::poll!(&mut leaving).is_pending());
         drop(leaving);
         assert!(held.upgrade().is_none());

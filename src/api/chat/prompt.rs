@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use super::validate::Template;
 use crate::api::reason::Reason;
 use crate::rollout::Engine;
+use crate::upstream::chat::RenderedChat;
 use crate::upstream::{Origin, UpstreamError};
 
 /// A prompt as the server would make it.
@@ -41,11 +42,7 @@ pub(super) async fn render(
     body: &Bytes,
 ) -> Result<Prompt, Reason> {
     let rendered = if engine.capabilities().chat.renders {
-        let (upstream, of, request) = (engine.upstream().clone(), origin.clone(), body.clone());
-        let call = async move { upstream.render_chat(&of, request).await };
-        let (rendered, source) = engine.renderings().get(origin, body, call).await;
-        engine.metrics().requests.chat_rendered(source.name());
-        rendered
+        engine.render_chat(origin, body).await
     } else if template.needs_rendering {
         return Err(Reason::Feature("template"));
     } else {
@@ -64,7 +61,8 @@ pub(super) async fn render(
     if rendered.has_features {
         return Err(Reason::Feature("multimodal"));
     }
-    Ok(Prompt { prompt: rendered.prompt.clone(), max_tokens: rendered.max_tokens })
+    let RenderedChat { prompt, max_tokens, .. } = Arc::unwrap_or_clone(rendered);
+    Ok(Prompt { prompt, max_tokens })
 }
 
 /// Whatever went wrong, the server says it best.
