@@ -12,16 +12,18 @@ pub mod groups;
 mod line;
 mod measurement;
 pub mod monitor;
+mod offers;
 mod strategy;
 mod tail;
 
 pub use acceptance::{Hazard, Judged};
-pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd, new_tokens};
+pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd};
 pub use costs::Costs;
 pub use curve::Curve;
 pub use forecast::Best;
 pub use line::{Cost, Line};
 pub use measurement::{Belief, Measurement};
+pub use offers::new_tokens;
 pub use strategy::{Plan, plan};
 pub use tail::Tails;
 

@@ -1,7 +1,10 @@
 use super::super::acceptance::Judged;
+use super::super::forecast::Company;
 use super::super::measurement::Measurement;
+use super::super::offers::{new_tokens, usual_new_tokens};
 use super::*;
 use crate::speculation::{Draft, DraftDistribution};
+use crate::verify::Strategy;
 
 const PLAN: Plan = Plan { strategy: Strategy::CachedSuffix, row_length: 2 };
 
