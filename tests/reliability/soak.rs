@@ -15,6 +15,10 @@ use super::support::fake_vllm::FakeConfig;
 use super::support::harness::client;
 use super::trainer::{ENDPOINTS, request, streamed};
 
+/// Everything that keeps something, each with so little room that it is full before the measurement begins: what may be kept
+/// would look like a leak while it is being filled.
+const FLAGS: &str =
+    "--max-body-bytes 100000 --read-timeout 5 --draft-cache-mib 1 --suffix --replay --history-bytes 1000000";
 /// Requests of a round, all at once.
 const CLIENTS: usize = 48;
 /// Most growth of resident memory, by the line that fits the samples best.
@@ -35,7 +39,7 @@ pub fn soak(seconds: u64) -> ExitCode {
 }
 
 async fn load_for(duration: Duration) -> ExitCode {
-    let plan = Plan::of(FakeConfig::default()).command(&[], &[]).flags("--max-body-bytes 100000 --read-timeout 5");
+    let plan = Plan::of(FakeConfig::default()).command(&[], &[]).flags(FLAGS);
     let mut scene = plan.start_warm().await;
     let started = Instant::now();
     let mut samples = Vec::new();
