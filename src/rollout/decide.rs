@@ -126,7 +126,8 @@ impl Running {
         let candidates = unseen.into_iter().chain(free).filter_map(|(number, ready, longest)| {
             let candidate = self.pace.candidate(number, ready, longest, committed, context)?;
             let is_hidden = [drawn, veiled].contains(&Some(number));
-            Some(if is_hidden { Candidate { unread: 0, is_at_hand: true, ..candidate } } else { candidate })
+            let is_veiled = veiled == Some(number);
+            Some(if is_hidden { Candidate { unread: 0, is_at_hand: true, is_veiled, ..candidate } } else { candidate })
         });
         let candidates: Vec<Candidate<'_>> = candidates.collect();
         let load = self.pace.monitor.load();
@@ -144,9 +145,10 @@ impl Running {
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
         });
-        // Rollouts that have parted go on beside each other as long as that is the fastest way.
-        let is_measured = !matches!(choice.reason, Reason::Unmeasured | Reason::Stale);
-        if is_measured && self.drafters.has_parted() && choice.bet.is_none_or(|bet| Some(bet.drafter) != drawn) {
+        // Rollouts that have parted go on beside each other as long as that is the fastest way. What is only tried says nothing
+        // of that.
+        let is_for_good = !matches!(choice.reason, Reason::Unmeasured | Reason::Stale | Reason::Explore);
+        if is_for_good && self.drafters.has_parted() && choice.bet.is_none_or(|bet| Some(bet.drafter) != drawn) {
             self.drafters.end_replay();
         }
         // Who has no idea now may have one later: the text goes on, and others of the group go on, too.

@@ -25,8 +25,8 @@ const MOST_WORK: f64 = 0.25;
 struct Window {
     begun: Instant,
     work: f64,
-    /// Rollouts under way then.
-    rollouts: f64,
+    /// Rollouts that decoded then.
+    decoding: f64,
     /// Rollouts that had their first token by then.
     started: usize,
     tokens: usize,
@@ -157,8 +157,8 @@ impl Running {
             None if !was_awaited => {}
             None => {
                 let load = self.pace.monitor.load();
-                let (work, started, rollouts) = (load.verification_work(), load.started(), load.rollouts());
-                *window = Some(Window { begun: Instant::now(), work, rollouts, started, tokens: 0 });
+                let (work, started, decoding) = (load.verification_work(), load.started(), load.decoding());
+                *window = Some(Window { begun: Instant::now(), work, decoding, started, tokens: 0 });
             }
             Some(Window { tokens: seen, .. }) => {
                 *seen += tokens;
@@ -172,7 +172,7 @@ impl Running {
 
     /// Reports what was measured.
     fn close_window(&mut self, window: &mut Option<Window>) {
-        let Some(Window { begun, work, rollouts, started, tokens }) = window.take().filter(|window| window.tokens > 1)
+        let Some(Window { begun, work, decoding, started, tokens }) = window.take().filter(|window| window.tokens > 1)
         else {
             return;
         };
@@ -185,7 +185,7 @@ impl Running {
             return;
         }
         let interval = (elapsed - work) / tokens as f64;
-        let load = rollouts.max(monitor.load().rollouts()) + monitor.costs().others;
+        let load = decoding.max(monitor.load().decoding()) + monitor.costs().others;
         if monitor.load().was_typical(started) {
             monitor.report(Measurement::Decoded { load, interval, tokens: tokens as f64 });
         }

@@ -126,7 +126,7 @@ impl Pace {
         // A prompt is read while the server reads it.
         let unread = if committed == 0 { 0 } else { self.unread(drafter, context) };
         let hazard = hazard.ratio(self.group.hazard(drafter).ratio());
-        Some(Candidate { drafter, hazard, unread, longest, is_at_hand: ready.is_some(), ready })
+        Some(Candidate { drafter, hazard, unread, longest, is_at_hand: ready.is_some(), is_veiled: false, ready })
     }
 
     /// Notes that a drafter had no idea.

@@ -101,6 +101,8 @@ pub struct Candidate<'a> {
     pub longest: usize,
     /// Whether its proposal costs nothing to make.
     pub is_at_hand: bool,
+    /// Whether to ask it means to do without another one's drafts for good.
+    pub is_veiled: bool,
     /// That proposal, where it may be looked at before it is decided to have it judged.
     pub ready: Option<&'a Proposal>,
 }
@@ -238,7 +240,7 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         let others = situation.disturbance(offer, load) * (load - 1.0) * decode_rate;
         (offer, offer.stake(decode_rate) + switch + others)
     });
-    let affordable = stakes.filter(|(_, stake)| situation.allowance > *stake);
+    let affordable = stakes.filter(|(offer, stake)| !offer.candidate.is_veiled && situation.allowance > *stake);
     match affordable.min_by_key(|(offer, _)| costs.last_judged(offer.candidate.drafter)) {
         Some((offer, stake)) => take(offer, stake, Reason::Explore),
         None => Choice { bet_rate: Some(best.rate), ..decode },

@@ -86,6 +86,12 @@ impl Load {
         self.speculating.load(Ordering::Relaxed) as f64
     }
 
+    /// Those of them that do not: their tokens make up the server's steps where verifications are taken off.
+    #[must_use]
+    pub fn decoding(&self) -> f64 {
+        (self.rollouts() - self.speculating()).max(0.0)
+    }
+
     /// Those that speculate, or wait for drafts by which to begin to.
     #[must_use]
     pub fn drawing_on_drafters(&self) -> f64 {
@@ -243,5 +249,20 @@ async fn watch_server(server: Upstream, load: Arc<Load>, measurements: mpsc::Wea
         let Some(measurements) = measurements.upgrade() else { return };
         // A full queue means that the next reading will do.
         let _ = measurements.try_send(Measurement::Server { others, block_size: gauges.block_size });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_speculates_is_not_among_those_that_decode() {
+        let monitor = Monitor::start(None);
+        let _rollouts = [monitor.rollout(), monitor.rollout(), monitor.rollout()];
+        let speculating = monitor.speculating();
+        assert_eq!((monitor.load().rollouts(), monitor.load().decoding()), (3.0, 2.0));
+        drop(speculating);
+        assert_eq!(monitor.load().decoding(), 3.0);
     }
 }

@@ -46,7 +46,15 @@ fn decide(costs: &Costs, rollouts: f64, mode: Option<Mode>, allowance: f64) -> C
         committed: 0,
         context: 1000,
         room: 400,
-        candidates: &[Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 16, is_at_hand: false, ready: None }],
+        candidates: &[Candidate {
+            drafter: 0,
+            hazard: 1.0,
+            unread: 0,
+            longest: 16,
+            is_at_hand: false,
+            is_veiled: false,
+            ready: None,
+        }],
         mode,
         allowance,
     })
@@ -107,6 +115,7 @@ fn drafters_that_do_not_pay_are_tried_in_turn_and_not_just_the_better_one() {
         unread: 0,
         longest: 16,
         is_at_hand: false,
+        is_veiled: false,
         ready: None,
     });
     let policy = Policy::default();
@@ -133,7 +142,8 @@ fn slow_to_read(mut costs: Costs) -> Costs {
 
 /// For a decoding rollout alone.
 fn decide_unread(costs: &Costs, unread: usize, committed: usize) -> Choice {
-    let candidates = [Candidate { drafter: 0, hazard: 1.0, unread, longest: 16, is_at_hand: false, ready: None }];
+    let candidates =
+        [Candidate { drafter: 0, hazard: 1.0, unread, longest: 16, is_at_hand: false, is_veiled: false, ready: None }];
     let policy = Policy::default();
     choose(&Situation { committed, allowance: 0.0, ..two_drafters(costs, &policy, &candidates) })
 }
@@ -178,8 +188,9 @@ fn decoding_is_measured_first() {
 fn a_rollout_whose_drafts_are_rejected_more_than_others_decodes() {
     let costs = costs(0.85);
     let policy = Policy::default();
-    let candidates =
-        |hazard| [Candidate { drafter: 0, hazard, unread: 0, longest: 16, is_at_hand: false, ready: None }];
+    let candidates = |hazard| {
+        [Candidate { drafter: 0, hazard, unread: 0, longest: 16, is_at_hand: false, is_veiled: false, ready: None }]
+    };
     let mode = |candidates: &[Candidate<'_>]| {
         choose(&Situation {
             policy: &policy,
@@ -230,7 +241,8 @@ fn a_detour(drafts: usize, mode: Option<Mode>, rounds: usize) -> Choice {
     let draft = Draft { token: 7, q: DraftDistribution::PointMass, confidence: Some(0.97) };
     let proposal = Proposal { drafts: vec![draft; drafts] };
     let ready = Some(&proposal);
-    let candidates = [Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 64, is_at_hand: true, ready }];
+    let candidates =
+        [Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 64, is_at_hand: true, is_veiled: false, ready }];
     let (policy, speculating) = (Policy::default(), f64::from(u8::from(mode == Some(Mode::Speculate))));
     let situation = two_drafters(&costs, &policy, &candidates);
     choose(&Situation { rollouts: 4.0, speculating, mode, allowance: 0.0, ..situation })
@@ -250,4 +262,15 @@ fn a_stream_in_a_crowd_is_left_only_for_what_makes_up_for_the_way_back() {
 fn what_brings_less_than_foreseen_among_others_that_decode_is_taken_for_what_it_brings() {
     let mode = |drafts, rounds| a_detour(drafts, Some(Mode::Decode), rounds).mode();
     assert_eq!((mode(32, 0), mode(32, 40)), (Mode::Speculate, Mode::Decode));
+}
+
+#[test]
+fn no_trial_is_worth_another_drafters_drafts() {
+    let (costs, policy) = (costs(0.0), Policy::default());
+    let reason = |is_veiled| {
+        let candidate =
+            Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 16, is_at_hand: true, is_veiled, ready: None };
+        choose(&two_drafters(&costs, &policy, &[candidate])).reason
+    };
+    assert_eq!((reason(false), reason(true)), (Reason::Explore, Reason::Fastest));
 }
