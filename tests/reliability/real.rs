@@ -102,12 +102,14 @@ impl Scene {
         Census { upstream: upstream.sum::<f64>() as u64, ..self.census() }
     }
 
-    /// What there is once all rollouts are under way and the server works.
+    /// What there is once all rollouts are under way and the server has worked for them. That it works at the moment it need not
+    /// tell: it counts what still runs after a step, and a verification takes one.
     async fn busy(&self, server: &Server) -> Census {
-        let mut now = Census::default();
+        let steps = || self.sidecar.metric("sidedraft_steps_total", "");
+        let (before, mut now) = (steps(), Census::default());
         until("rollouts are under way", async || {
             now = self.now(server).await;
-            now.rollouts >= CLIENTS as u64 && now.upstream > 0
+            now.rollouts >= CLIENTS as u64 && steps() >= before + CLIENTS as f64
         })
         .await;
         now
