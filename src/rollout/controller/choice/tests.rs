@@ -6,6 +6,9 @@ use super::*;
 use crate::speculation::{Draft, DraftDistribution};
 use crate::verify::Strategy;
 
+/// A draft model.
+const CANDIDATE: Candidate<'static> =
+    Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 16, is_at_hand: false, is_veiled: false, ready: None };
 const PLAN: Plan = Plan { strategy: Strategy::CachedSuffix, row_length: 2 };
 
 /// A server of 6.2 ms a step, whose drafter is accepted with this probability and takes 0.6 ms a token.
@@ -46,15 +49,7 @@ fn decide(costs: &Costs, rollouts: f64, mode: Option<Mode>, allowance: f64) -> C
         committed: 0,
         context: 1000,
         room: 400,
-        candidates: &[Candidate {
-            drafter: 0,
-            hazard: 1.0,
-            unread: 0,
-            longest: 16,
-            is_at_hand: false,
-            is_veiled: false,
-            ready: None,
-        }],
+        candidates: &[CANDIDATE],
         mode,
         allowance,
     })
@@ -109,15 +104,7 @@ fn drafters_that_do_not_pay_are_tried_in_turn_and_not_just_the_better_one() {
         drafter,
         drafts: (0..100).map(|_| Judged { position: 0, confidence: None, accepted }).collect(),
     };
-    let candidates = [0, 1].map(|drafter| Candidate {
-        drafter,
-        hazard: 1.0,
-        unread: 0,
-        longest: 16,
-        is_at_hand: false,
-        is_veiled: false,
-        ready: None,
-    });
+    let candidates = [0, 1].map(|drafter| Candidate { drafter, ..CANDIDATE });
     let policy = Policy::default();
     let tried = |costs: &Costs| {
         let choice = choose(&two_drafters(costs, &policy, &candidates));
@@ -142,8 +129,7 @@ fn slow_to_read(mut costs: Costs) -> Costs {
 
 /// For a decoding rollout alone.
 fn decide_unread(costs: &Costs, unread: usize, committed: usize) -> Choice {
-    let candidates =
-        [Candidate { drafter: 0, hazard: 1.0, unread, longest: 16, is_at_hand: false, is_veiled: false, ready: None }];
+    let candidates = [Candidate { unread, ..CANDIDATE }];
     let policy = Policy::default();
     choose(&Situation { committed, allowance: 0.0, ..two_drafters(costs, &policy, &candidates) })
 }
@@ -188,9 +174,7 @@ fn decoding_is_measured_first() {
 fn a_rollout_whose_drafts_are_rejected_more_than_others_decodes() {
     let costs = costs(0.85);
     let policy = Policy::default();
-    let candidates = |hazard| {
-        [Candidate { drafter: 0, hazard, unread: 0, longest: 16, is_at_hand: false, is_veiled: false, ready: None }]
-    };
+    let candidates = |hazard| [Candidate { hazard, ..CANDIDATE }];
     let mode = |candidates: &[Candidate<'_>]| {
         choose(&Situation {
             policy: &policy,
@@ -241,8 +225,7 @@ fn a_detour(drafts: usize, mode: Option<Mode>, rounds: usize) -> Choice {
     let draft = Draft { token: 7, q: DraftDistribution::PointMass, confidence: Some(0.97) };
     let proposal = Proposal { drafts: vec![draft; drafts] };
     let ready = Some(&proposal);
-    let candidates =
-        [Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 64, is_at_hand: true, is_veiled: false, ready }];
+    let candidates = [Candidate { longest: 64, is_at_hand: true, ready, ..CANDIDATE }];
     let (policy, speculating) = (Policy::default(), f64::from(u8::from(mode == Some(Mode::Speculate))));
     let situation = two_drafters(&costs, &policy, &candidates);
     choose(&Situation { rollouts: 4.0, speculating, mode, allowance: 0.0, ..situation })
@@ -268,8 +251,7 @@ fn what_brings_less_than_foreseen_among_others_that_decode_is_taken_for_what_it_
 fn no_trial_is_worth_another_drafters_drafts() {
     let (costs, policy) = (costs(0.0), Policy::default());
     let reason = |is_veiled| {
-        let candidate =
-            Candidate { drafter: 0, hazard: 1.0, unread: 0, longest: 16, is_at_hand: true, is_veiled, ready: None };
+        let candidate = Candidate { is_at_hand: true, is_veiled, ..CANDIDATE };
         choose(&two_drafters(&costs, &policy, &[candidate])).reason
     };
     assert_eq!((reason(false), reason(true)), (Reason::Explore, Reason::Fastest));
