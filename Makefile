@@ -115,10 +115,11 @@ screenshots: nextest ## Take the pictures of the sidecar's page under load in do
 	SIDEDRAFT_PICTURES=$(CURDIR)/docs cargo nextest run --locked --test fake --run-ignored only under_load_every_box
 
 .PHONY: lint
-lint: ## Check formatting, clippy, documentation and licences
+lint: ## Check formatting, clippy, documentation, the fuzzers' lock file and licences
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+	cargo metadata --locked --manifest-path fuzz/Cargo.toml --format-version 1 > /dev/null
 	python3 .ci/licences.py
 
 # The history's tests start a real one; this installs it where it is missing, which takes root and Debian.

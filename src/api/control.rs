@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::body::{Body, full};
 use super::forward::forward;
 use crate::rollout::{Control, PauseMode};
+use crate::telemetry::PanicMetrics;
 use crate::upstream::Upstream;
 
 /// What a control request does.
@@ -78,6 +79,7 @@ fn mode(query: &str) -> PauseMode {
 pub(super) async fn pass(
     upstream: &Upstream,
     control: &Control,
+    panics: &PanicMetrics,
     action: Action,
     request: Request<Body>,
     known: &Bytes,
@@ -94,7 +96,8 @@ pub(super) async fn pass(
                     None => control.pause(mode).await,
                 };
                 pause.keep();
-                tokio::spawn(watch_for_resume(upstream.clone(), control.clone(), path, field));
+                let (upstream, control) = (upstream.clone(), control.clone());
+                panics.tend(move || watch_for_resume(upstream.clone(), control.clone(), path, field));
             }
             response
         }

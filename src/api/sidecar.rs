@@ -67,7 +67,11 @@ impl Sidecar {
     pub fn start(settings: SidecarSettings) -> Self {
         let SidecarSettings { upstream, builder, metrics, limits, api_key } = settings;
         let (state, readiness) = watch::channel(Readiness::Waiting);
-        tokio::spawn(super::readiness::watch(upstream.clone(), builder, metrics.clone(), state));
+        let of = (upstream.clone(), builder, metrics.clone(), state);
+        metrics.panics.tend(move || {
+            let (upstream, builder, metrics, state) = of.clone();
+            super::readiness::watch(upstream, builder, metrics, state)
+        });
         show_tasks(&metrics);
         let (metrics, room, stop) = (Arc::new(metrics), Room::new(limits.rollouts), Stop::new());
         let stopping = stop.listen();
@@ -202,7 +206,8 @@ impl Sidecar {
             (body, bytes::Bytes::new())
         };
         let request = Request::from_parts(head, body);
-        let response = control::pass(&self.shared.upstream, engine.control(), action, request, &known).await;
+        let (upstream, panics) = (&self.shared.upstream, &self.shared.metrics.panics);
+        let response = control::pass(upstream, engine.control(), panics, action, request, &known).await;
         self.timed(response, "route", timer)
     }
 

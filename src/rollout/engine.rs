@@ -82,7 +82,7 @@ impl Engine {
         let prompt_logprobs = PromptLogprobs::new(upstream.clone());
         let fan_out = FanOut::new(sampler.clone());
         let decides = settings.policy.speculate == Speculate::Auto;
-        let monitor = Monitor::start(decides.then(|| upstream.clone()));
+        let monitor = Monitor::start(decides.then(|| upstream.clone()), &settings.metrics.panics);
         let fingerprint = OnceLock::new();
         let shared = Shared {
             settings,

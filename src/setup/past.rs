@@ -6,7 +6,7 @@ use crate::config::HistorySettings;
 use crate::history::shared::{Event, Reporter, Shared};
 use crate::history::{History, Indexes, Memory};
 use crate::rollout::{Control, Past};
-use crate::telemetry::{Kind, Metrics, SharedHistoryMetrics};
+use crate::telemetry::{Kind, Metrics, PanicMetrics, Place, SharedHistoryMetrics};
 
 /// Tokens of one prompt's rollouts in the suffix index at most: some dozens of long ones.
 const INDEXED: usize = 1 << 17;
@@ -45,8 +45,9 @@ fn share(
     metrics: &Metrics,
 ) -> Option<Arc<dyn History>> {
     let options = settings.shared()?;
+    let panics = metrics.panics.clone();
     let reporter = match metrics.shared_history() {
-        Ok(metrics) => Reporter::new(move |event| count(&metrics, event)),
+        Ok(metrics) => Reporter::new(move |event| count(&metrics, &panics, event)),
         Err(error) => {
             tracing::error!(%error, "what becomes of the shared history is not on the metrics page");
             Reporter::new(|_| {})
@@ -60,17 +61,19 @@ fn share(
         }
     };
     let (control, told) = (control.clone(), Arc::clone(&shared));
-    tokio::spawn(async move {
-        let mut version = control.version();
-        loop {
-            told.moved(&version).await;
-            version = control.version_after(&version).await;
-        }
-    });
+    metrics.panics.tend(move || tell_versions(control.clone(), Arc::clone(&told)));
     Some(shared)
 }
 
-fn count(metrics: &SharedHistoryMetrics, event: Event) {
+async fn tell_versions(control: Control, shared: Arc<Shared>) {
+    let mut version = control.version();
+    loop {
+        shared.moved(&version).await;
+        version = control.version_after(&version).await;
+    }
+}
+
+fn count(metrics: &SharedHistoryMetrics, panics: &PanicMetrics, event: Event) {
     match event {
         Event::Connected(is_connected) => metrics.connected.set(i64::from(is_connected)),
         Event::Failed(fault) => metrics.failed(fault.name()),
@@ -78,6 +81,10 @@ fn count(metrics: &SharedHistoryMetrics, event: Event) {
         Event::Refused(error) => metrics.refused(error.name()),
         Event::Late => metrics.late.inc(),
         Event::Answered(after) => metrics.batch_seconds.observe(after.as_secs_f64()),
+        Event::Panicked => {
+            metrics.connected.set(0);
+            panics.note(Place::Background);
+        }
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use prometheus::{IntCounterVec, Registry};
+use tokio::task::JoinHandle;
 
 use super::metrics::counters;
 
@@ -19,10 +21,15 @@ pub enum Place {
     Rollout,
     /// A probe of the server.
     Probe,
+    /// A task that works for as long as the sidecar or its engine runs, and is begun again.
+    Background,
 }
 
+/// How long a task that panicked rests: what made it panic may stand a while, and is not to be met in a tight loop.
+const REST: Duration = Duration::from_secs(1);
+
 impl Place {
-    const ALL: [Self; 4] = [Self::Handler, Self::Stream, Self::Rollout, Self::Probe];
+    const ALL: [Self; 5] = [Self::Handler, Self::Stream, Self::Rollout, Self::Probe, Self::Background];
 
     fn name(self) -> &'static str {
         match self {
@@ -30,6 +37,7 @@ impl Place {
             Self::Stream => "stream",
             Self::Rollout => "rollout",
             Self::Probe => "probe",
+            Self::Background => "background",
         }
     }
 }
@@ -80,6 +88,19 @@ impl PanicMetrics {
             Panicked
         })
     }
+
+    /// Has a task of the current runtime do `work` until it is done, and again a second after it panicked.
+    pub fn tend<F>(&self, mut work: impl FnMut() -> F + Send + 'static) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let panics = self.clone();
+        tokio::spawn(async move {
+            while panics.catch(Place::Background, work()).await.is_err() {
+                tokio::time::sleep(REST).await;
+            }
+        })
+    }
 }
 
 /// What a panic said.
@@ -91,6 +112,9 @@ pub fn message_of(panic: &(dyn Any + Send)) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     #[tokio::test]
@@ -100,7 +124,23 @@ mod tests {
         assert_eq!(panics.catch(Place::Handler, async { 7 }).await, Ok(7));
         assert_eq!(panics.catch(Place::Handler, async { panic!("{}", "no") }).await, Err::<(), _>(Panicked));
         let counts = Place::ALL.map(|place| panics.by_place.with_label_values(&[place.name()]).get());
-        assert_eq!(counts, [1, 0, 0, 0]);
+        assert_eq!(counts, [1, 0, 0, 0, 0]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn work_that_panics_is_begun_again_and_work_that_is_done_is_not() {
+        let registry = Registry::new();
+        let panics = PanicMetrics::register(&registry).unwrap();
+        let (begun, started) = (Arc::new(AtomicUsize::new(0)), tokio::time::Instant::now());
+        let count = Arc::clone(&begun);
+        let work = move || {
+            let times = count.fetch_add(1, Ordering::Relaxed);
+            async move { assert!(times >= 2, "planted") }
+        };
+        panics.tend(work).await.unwrap();
+        assert_eq!(begun.load(Ordering::Relaxed), 3);
+        assert_eq!(panics.by_place.with_label_values(&["background"]).get(), 2);
+        assert_eq!(started.elapsed(), 2 * REST);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub enum Event {
     Late,
     /// A batch of commands was answered, after so long.
     Answered(Duration),
+    /// The task that speaks with Redis panicked, and does no more: this sidecar goes on with what it has itself.
+    Panicked,
 }
 
 /// What became of a record.

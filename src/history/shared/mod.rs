@@ -17,6 +17,7 @@ mod names;
 mod owner;
 mod record;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -153,7 +154,13 @@ impl Shared {
         let (patience, replays, texts) = (options.patience, options.replays, options.texts);
         let parts = (Arc::clone(&memory), Arc::clone(&lags), reporter.clone());
         let owner = Owner::new(client, names, options, indexes, parts);
-        tokio::spawn(owner.run(jobs));
+        let (silent, told) = (Arc::clone(&lags), reporter.clone());
+        tokio::spawn(async move {
+            if AssertUnwindSafe(owner.run(jobs)).catch_unwind().await.is_err() {
+                silent.store(true, Ordering::Relaxed);
+                told.tell(Event::Panicked);
+            }
+        });
         Ok(Arc::new(Self { memory, queue, lags, reporter, patience, replays, texts }))
     }
 
@@ -238,5 +245,41 @@ impl History for Shared {
 
     fn usage(&self) -> Usage {
         self.memory.usage()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::history::Tenant;
+
+    #[tokio::test]
+    async fn where_its_task_panics_a_sidecar_has_its_own_rollouts() {
+        let (events, mut told) = tokio::sync::mpsc::unbounded_channel();
+        // Called by the task, since nothing listens there.
+        let reporter = Reporter::new(move |event| {
+            assert!(!matches!(event, Event::Failed(_)), "planted");
+            events.send(event).unwrap();
+        });
+        let options = SharedOptions {
+            url: "redis://127.0.0.1:1".parse().unwrap(),
+            prefix: "test".to_owned(),
+            ttl: Duration::from_secs(60),
+            patience: Duration::from_secs(60),
+            replays: true,
+            texts: false,
+        };
+        let shared = Shared::start(options, 1 << 20, None, reporter).unwrap();
+        assert_eq!(told.recv().await, Some(Event::Panicked));
+
+        let key = PromptKey::new(Tenant::new(&[]), "m", &[1]);
+        let (old, new): (Arc<str>, Arc<str>) = ("1".into(), "2".into());
+        let id = shared.begin(&key, &old, None);
+        shared.extend(&key, id, &old, &[Scored { token: 7, logprob: -1.0, rank: None, top: vec![] }]);
+        assert!(shared.finish(&key, id, Finish::Stop));
+        shared.moved(&new).await;
+        assert!(shared.expect(&key, &new, 1).is_none(), "nobody waits for it");
+        assert_eq!(shared.take(&key, &new).map(|lease| lease.id), Some(id));
+        assert!(shared.take(&key, &new).is_none());
     }
 }

@@ -170,6 +170,8 @@ impl Costs {
     /// Takes in a measurement.
     pub fn observe(&mut self, measurement: Measurement) {
         match measurement {
+            #[cfg(test)]
+            Measurement::Panic => panic!("planted"),
             Measurement::Decoded { load, interval, tokens } => {
                 self.rounds_since_decode = 0;
                 for verification in &mut self.verify {

@@ -8,6 +8,9 @@ use crate::verify::Strategy;
 /// Something that was measured. Times are in seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Measurement {
+    /// Has whoever takes it in panic.
+    #[cfg(test)]
+    Panic,
     /// A rollout got tokens from a decode stream.
     Decoded {
         /// Requests that the server worked on meanwhile.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::allowance::Allowance;
 use super::choice::is_crowd;
@@ -14,6 +14,7 @@ use super::costs::Costs;
 use super::forecast::Company;
 use super::groups::Groups;
 use super::measurement::Measurement;
+use crate::telemetry::PanicMetrics;
 use crate::upstream::Upstream;
 
 /// How often the server's gauges are read while rollouts run.
@@ -135,16 +136,17 @@ impl Load {
 
 impl Monitor {
     /// Starts the task that collects, which ends with the last clone of the monitor. The gauges of `server` are watched, if
-    /// anything depends on them.
+    /// anything depends on them. A task that panics is begun again, the collecting one with nothing known.
     #[must_use]
-    pub fn start(server: Option<Upstream>) -> Self {
+    pub fn start(server: Option<Upstream>, panics: &PanicMetrics) -> Self {
         let (measurements, received) = mpsc::channel(QUEUE);
         let (published, costs) = watch::channel(Arc::new(Costs::default()));
         let load = Arc::<Load>::default();
-        let collector = Collector { costs: Costs::default(), published };
-        tokio::spawn(collector.run(received));
+        let received = Arc::new(Mutex::new(received));
+        panics.tend(move || collect(Arc::clone(&received), published.clone()));
         if let Some(server) = server {
-            tokio::spawn(watch_server(server, Arc::clone(&load), measurements.downgrade()));
+            let (load, measurements) = (Arc::clone(&load), measurements.downgrade());
+            panics.tend(move || watch_server(server.clone(), Arc::clone(&load), measurements.clone()));
         }
         Self { measurements, costs, load, groups: Arc::default() }
     }
@@ -212,18 +214,13 @@ impl Monitor {
     }
 }
 
-struct Collector {
-    costs: Costs,
-    published: watch::Sender<Arc<Costs>>,
-}
-
-impl Collector {
-    async fn run(mut self, mut received: mpsc::Receiver<Measurement>) {
-        let mut batch = Vec::new();
-        while received.recv_many(&mut batch, 64).await > 0 {
-            batch.drain(..).for_each(|measurement| self.costs.observe(measurement));
-            self.published.send_replace(Arc::new(self.costs.clone()));
-        }
+async fn collect(received: Arc<Mutex<mpsc::Receiver<Measurement>>>, published: watch::Sender<Arc<Costs>>) {
+    let mut received = received.lock().await;
+    let mut costs = Costs::default();
+    let mut batch = Vec::new();
+    while received.recv_many(&mut batch, 64).await > 0 {
+        batch.drain(..).for_each(|measurement| costs.observe(measurement));
+        published.send_replace(Arc::new(costs.clone()));
     }
 }
 
@@ -255,10 +252,31 @@ async fn watch_server(server: Upstream, load: Arc<Load>, measurements: mpsc::Wea
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::Metrics;
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_panic_it_collects_again() {
+        let metrics = Metrics::register().unwrap();
+        let monitor = Monitor::start(None, &metrics.panics);
+        let decoded = |interval| Measurement::Decoded { load: 1.0, interval, tokens: 100.0 };
+        let mut costs = monitor.costs.clone();
+        monitor.report(decoded(0.01));
+        costs.changed().await.unwrap();
+        monitor.report(Measurement::Panic);
+        while !metrics.encode().contains("sidedraft_panics_total{place=\"background\"} 1\n") {
+            tokio::task::yield_now().await;
+        }
+        monitor.report(decoded(0.03));
+        costs.changed().await.unwrap();
+        // The 0.01 is forgotten.
+        let mut fresh = Costs::default();
+        fresh.observe(decoded(0.03));
+        assert_eq!(format!("{:?}", monitor.costs()), format!("{fresh:?}"));
+    }
 
     #[tokio::test]
     async fn who_speculates_is_not_among_those_that_decode() {
-        let monitor = Monitor::start(None);
+        let monitor = Monitor::start(None, &Metrics::register().unwrap().panics);
         let _rollouts = [monitor.rollout(), monitor.rollout(), monitor.rollout()];
         let speculating = monitor.speculating();
         assert_eq!((monitor.load().rollouts(), monitor.load().decoding()), (3.0, 2.0));
