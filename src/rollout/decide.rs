@@ -138,12 +138,14 @@ impl Running {
             greedy: self.is_greedy(),
             rollouts: load.rollouts(),
             speculating: load.speculating(),
+            undecided: load.undecided(),
             committed,
             context,
             room,
             candidates: &candidates,
             mode: self.pace.mode(),
             allowance: load.allowance.left(),
+            joint_allowance: load.joint_allowance.left(),
         });
         // Rollouts that have parted go on beside each other as long as that is the fastest way. What is only tried says nothing
         // of that.
@@ -214,7 +216,7 @@ impl Running {
     }
 
     async fn step_of(&mut self, Decision { choice, ready }: Decision) -> Step {
-        let bet = choice.bet.filter(|bet| self.may(bet));
+        let bet = choice.bet.filter(|bet| self.may(bet, choice.reason));
         let Some(bet) = bet else { return self.decode_as(choice, choice.reason) };
         let made = ready.into_iter().find(|(number, _)| *number == bet.drafter);
         let is_ready = made.is_some();
@@ -240,7 +242,10 @@ impl Running {
     }
 
     /// Whether a bet may be made: one that is expected to lose is paid for.
-    fn may(&self, bet: &Bet) -> bool {
+    fn may(&self, bet: &Bet, reason: Reason) -> bool {
+        if reason == Reason::Together {
+            return self.pace.monitor.load().joint_allowance.spend(bet.stake);
+        }
         let (allowance, crowded) = (&self.pace.monitor.load().allowance, self.pace.monitor.is_crowded());
         if bet.stake > 0.0 {
             return allowance.spend(bet.stake, crowded);

@@ -30,6 +30,12 @@ pub(super) struct Pace {
     shadow: Option<Shadow>,
     /// What verifications took whose drafts nobody may learn of but by judging them.
     withheld: Vec<Measurement>,
+    /// Whether it goes by an old rollout as its crowd does.
+    pub(super) goes_together: bool,
+    /// And decodes by now.
+    fallen: Option<Present>,
+    /// Until it is decided what to begin with.
+    undecided: Option<Present>,
     /// Until the first token.
     starting: Option<Present>,
     _present: Present,
@@ -58,6 +64,9 @@ impl Pace {
     pub(super) fn new(monitor: Monitor, prompt: &[TokenId]) -> Self {
         Self {
             group: monitor.groups.of(prompt),
+            goes_together: false,
+            fallen: None,
+            undecided: Some(monitor.undecided()),
             starting: Some(monitor.starting()),
             _present: monitor.rollout(),
             monitor,
@@ -189,6 +198,7 @@ impl Pace {
     /// Counts a step, and says so where it is another than before.
     pub(super) fn enter(&mut self, choice: &Choice, reason: Reason, metrics: &SpeculationMetrics, told: Option<&str>) {
         let mode = choice.mode();
+        self.undecided = None;
         metrics.step(mode.name(), reason.name());
         if reason != Reason::Explore {
             self.mode = Some(mode);
@@ -196,6 +206,7 @@ impl Pace {
         if self.entered == Some(mode) {
             return;
         }
+        self.fallen = (mode == Mode::Decode && self.goes_together).then(|| self.monitor.fallen());
         self.speculating = (mode == Mode::Speculate).then(|| self.monitor.speculating());
         if let Some(rollout) = told {
             let load = self.monitor.load();

@@ -44,7 +44,7 @@ impl Running {
         let settings = &shared.settings;
         let metrics = &settings.metrics.speculation;
         let Plan { strategy, row_length } = self.plan();
-        let start = self.sequence.tokens().len();
+        let (start, has_old) = (self.sequence.tokens().len(), self.drafters.drawn_number().is_some());
         let tokens = self.sequence.staged();
         let written = self.sequence.written();
         let round = Round { terms: &self.terms, tokens, start, written, proposal, row_length };
@@ -106,6 +106,13 @@ impl Running {
             let is_timed = !withhold && company.speculating >= company.decoding;
             let foreseen = if is_timed { best.rate() * (drafting + timer.seconds()) } else { best.tokens };
             self.pace.report(Measurement::Round { drafter, company, tokens, foreseen }, false);
+        }
+        if let Some(beside) = self.pace.monitor.load().beside().filter(|_| is_typical && has_old) {
+            // Where all was kept, all that was sent was judged.
+            let is_told = !withhold || outcome.accepted == proposal.drafts.len();
+            let seconds = is_told.then_some(drafting + verification);
+            self.pace.goes_together = true;
+            self.pace.report(Measurement::Together { load: company.requests(), beside, tokens, seconds }, false);
         }
         traced::note(span, "accepted", outcome.accepted);
         traced::note(span, "tokens", self.sequence.tokens().len() - start);

@@ -66,6 +66,40 @@ impl Allowance {
     }
 }
 
+/// Tokens that crowds may lose together, all of them at once, for each token that they committed.
+const JOINT_SHARE: f64 = 0.01;
+/// More than this is not saved up.
+const MOST_JOINT: f64 = 20_000.0;
+
+/// Tokens for all of a crowd to lose at once: none before any was won, for that would be no small part of a step.
+#[derive(Debug, Default)]
+pub struct Joint {
+    /// Millionths of tokens.
+    left: AtomicU64,
+}
+
+impl Joint {
+    /// Tokens that may be lost.
+    #[must_use]
+    pub fn left(&self) -> f64 {
+        self.left.load(Ordering::Relaxed) as f64 / MICRO
+    }
+
+    /// Takes so many of them for one rollout's part in a trial, if there are as many.
+    pub fn spend(&self, tokens: f64) -> bool {
+        let less = |left: u64| left.checked_sub((tokens * MICRO) as u64);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Notes committed tokens.
+    pub fn earn(&self, tokens: usize) {
+        let earned = (tokens as f64 * JOINT_SHARE * MICRO) as u64;
+        let more = |left: u64| Some((left + earned).min((MOST_JOINT * MICRO) as u64));
+        // It always changes something.
+        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +135,14 @@ mod tests {
         let allowance = Allowance::default();
         trials(&allowance, 100_000, 5.0, true);
         assert!(trials(&allowance, 10_000, 5.0, false) >= 7);
+    }
+
+    #[test]
+    fn a_crowd_has_nothing_to_lose_before_it_won_anything() {
+        let joint = Joint::default();
+        assert!(!joint.spend(1.0));
+        joint.earn(1000);
+        assert!(joint.spend(1000.0 * JOINT_SHARE) && !joint.spend(1.0));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use super::costs::Costs;
 use super::forecast::Best;
 use super::offers::Offer;
 use super::strategy::Plan;
+use super::together::Joint;
 use super::{Policy, Speculate};
 use crate::draft::StopRule;
 use crate::speculation::Proposal;
@@ -68,6 +69,8 @@ pub enum Reason {
     Stale,
     /// To find out, at a cost that is made up for by tokens already won.
     Explore,
+    /// The same by all of a crowd at once.
+    Together,
     /// A chat began as the server's own stream, which tells its prompt, and would rather have speculated.
     Opened,
 }
@@ -83,6 +86,7 @@ impl Reason {
             Self::Unmeasured => "unmeasured",
             Self::Stale => "stale",
             Self::Explore => "explore",
+            Self::Together => "together",
             Self::Opened => "opened",
         }
     }
@@ -107,6 +111,14 @@ pub struct Candidate<'a> {
     pub ready: Option<&'a Proposal>,
 }
 
+impl Candidate<'_> {
+    /// Whether it is an old rollout, whose tokens were drawn before and may not be looked at.
+    #[must_use]
+    pub fn is_drawn(&self) -> bool {
+        self.is_at_hand && self.ready.is_none() && !self.is_veiled
+    }
+}
+
 /// What a decision rests on.
 #[derive(Debug, Clone, Copy)]
 pub struct Situation<'a> {
@@ -122,6 +134,8 @@ pub struct Situation<'a> {
     pub rollouts: f64,
     /// Those of them that speculate.
     pub speculating: f64,
+    /// Those that have not decided yet what to begin with, this one included where it has not.
+    pub undecided: f64,
     /// Tokens of output.
     pub committed: usize,
     /// Tokens of prompt and output.
@@ -134,6 +148,8 @@ pub struct Situation<'a> {
     pub mode: Option<Mode>,
     /// Tokens that may be lost to finding out.
     pub allowance: f64,
+    /// Tokens that all of a crowd may lose together to finding out.
+    pub joint_allowance: f64,
 }
 
 /// A proposal to ask for.
@@ -196,12 +212,19 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
     let Some(interval) = costs.interval(load).filter(|_| !costs.is_unmeasured(load)) else {
         return Choice::decode(Reason::Unmeasured, TO_MEASURE);
     };
-    if costs.is_stale() {
-        return Choice::decode(Reason::Stale, TO_MEASURE);
-    }
     let decode_rate = 1.0 / interval;
     let decode = Choice { decode_rate: Some(decode_rate), ..Choice::decode(Reason::Fastest, TO_REVIEW) };
     let offers: Vec<_> = candidates.iter().filter_map(|candidate| situation.offer(candidate, load)).collect();
+    let joint = situation.joint(&offers, load, decode_rate);
+    let is_stale = match joint {
+        Some(Joint::Begin(..)) => costs.is_stale_for_all(),
+        // While others speculate nothing can be learnt of how fast decoding is where all do.
+        Some(Joint::GoOn(_)) => false,
+        Some(Joint::Decode) | None => costs.is_stale(),
+    };
+    if is_stale {
+        return Choice::decode(Reason::Stale, TO_MEASURE);
+    }
     let switch = situation.switching(load, decode_rate);
     // What does worse than foreseen is taken for what it does. A few of a crowd soon do again what the others do, and it is to
     // be faster both if all do the same and if the others do not.
@@ -230,6 +253,15 @@ pub fn choose(situation: &Situation<'_>) -> Choice {
         bet_rate: Some(offer.rate),
         ..decode
     };
+    match joint {
+        Some(Joint::Begin(offer, stake)) => {
+            let reason = if stake > 0.0 { Reason::Together } else { Reason::Fastest };
+            return take(offer, stake, reason);
+        }
+        Some(Joint::GoOn(offer)) => return take(offer, 0.0, Reason::Fastest),
+        Some(Joint::Decode) => return Choice { bet_rate: Some(best.rate), ..decode },
+        None => {}
+    }
     if worth(best, best.rate) > margin * decode_rate {
         return take(best, 0.0, Reason::Fastest);
     }

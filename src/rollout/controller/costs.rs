@@ -8,6 +8,7 @@ use super::forecast::{Company, RoundCost};
 use super::line::{Cost, Line};
 use super::measurement::{Belief, Measurement};
 use super::tail::Tails;
+use super::together::Together;
 use crate::verify::Strategy;
 
 /// Up to so many at once are one. Verifications up to so many tell the cost of one; more, only how they hinder each other.
@@ -33,6 +34,8 @@ const MANY_ROUNDS: f64 = 16.0;
 const ROUNDS_BELIEVED: f64 = 4.0;
 /// After so many rounds without one, the time of a decoded token is due to be measured again.
 const STALE_AFTER: u32 = 2000;
+/// The same where all of a crowd would have to decode to measure it.
+const STALE_FOR_ALL_AFTER: u32 = 50 * STALE_AFTER;
 /// Verifications by which a change of the server's pace is noticed.
 const LATELY: f64 = 16.0;
 
@@ -47,6 +50,8 @@ pub struct Costs {
     extra: [Mean; 2],
     /// Tokens that rounds brought for each that was foreseen, by load.
     rounds: Curve,
+    /// What rounds come to where all of a crowd go by old rollouts.
+    pub together: Together,
     /// How much probability lies beyond the first entries of a row.
     pub tails: Tails,
     /// Requests at the server beside those of this sidecar.
@@ -209,6 +214,9 @@ impl Costs {
                     self.drafter(drafter).among.observe(share);
                 }
             }
+            Measurement::Together { load, beside, tokens, seconds } => {
+                self.together.observe(load, beside, tokens, seconds);
+            }
             Measurement::Believed { drafter, belief: Belief::Acceptance(share) } => {
                 self.drafter(drafter).record.believe(share);
             }
@@ -257,6 +265,12 @@ impl Costs {
     #[must_use]
     pub fn is_stale(&self) -> bool {
         self.rounds_since_decode > STALE_AFTER || self.verify.iter().any(Verification::has_shifted)
+    }
+
+    /// The same for a crowd that has gone by old rollouts since, all of which would have to decode to find out.
+    #[must_use]
+    pub fn is_stale_for_all(&self) -> bool {
+        self.rounds_since_decode > STALE_FOR_ALL_AFTER
     }
 
     /// What is known of a drafter's proposals.

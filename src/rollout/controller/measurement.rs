@@ -64,6 +64,17 @@ pub enum Measurement {
         /// Tokens that were foreseen: in the time that it took, where most speculated and that may be told.
         foreseen: f64,
     },
+    /// A round of a rollout that has an old one is over, in a crowd of which most speculated.
+    Together {
+        /// Requests that the server worked on meanwhile.
+        load: f64,
+        /// The share of those that began so which decode by now.
+        beside: f64,
+        /// Tokens that it brought.
+        tokens: usize,
+        /// How long it took, where that tells of no draft that may still be judged.
+        seconds: Option<f64>,
+    },
     /// A round took time beside drafting and verification.
     Extra {
         /// Whether under greedy sampling.

@@ -15,6 +15,7 @@ pub mod monitor;
 mod offers;
 mod strategy;
 mod tail;
+mod together;
 
 pub use acceptance::{Hazard, Judged};
 pub use choice::{Bet, Candidate, Choice, Mode, Reason, Situation, TO_REVIEW, choose, is_crowd};

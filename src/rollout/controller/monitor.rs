@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::allowance::Allowance;
+use super::allowance::{Allowance, Joint};
 use super::choice::is_crowd;
 use super::costs::Costs;
 use super::forecast::Company;
@@ -41,6 +41,8 @@ pub struct Load {
     rollouts: AtomicUsize,
     speculating: AtomicUsize,
     drafting: AtomicUsize,
+    undecided: AtomicUsize,
+    fallen: AtomicUsize,
     /// Rollouts that wait for their first token: the server reads their prompts.
     starting: AtomicUsize,
     /// Rollouts whose first token has come, all told.
@@ -52,6 +54,8 @@ pub struct Load {
     verification_work: AtomicU64,
     /// Tokens that may be lost to finding out.
     pub allowance: Allowance,
+    /// The same by a crowd that does it together.
+    pub joint_allowance: Joint,
 }
 
 /// One more in a count, until it is dropped.
@@ -91,6 +95,22 @@ impl Load {
     #[must_use]
     pub fn decoding(&self) -> f64 {
         (self.rollouts() - self.speculating()).max(0.0)
+    }
+
+    /// Those that have not decided yet what to begin with.
+    #[must_use]
+    pub fn undecided(&self) -> f64 {
+        self.undecided.load(Ordering::Relaxed) as f64
+    }
+
+    /// Of those that go by old rollouts, or did, the share that decodes by now; absent where hardly any rollout does or did, and
+    /// where most of them have left.
+    #[must_use]
+    pub fn beside(&self) -> Option<f64> {
+        let (speculating, fallen) = (self.speculating(), self.fallen.load(Ordering::Relaxed) as f64);
+        let together = speculating + fallen;
+        let is_together = is_crowd(self.rollouts()) && together >= 0.75 * self.rollouts() && speculating >= fallen;
+        is_together.then_some(fallen / together)
     }
 
     /// Those that speculate, or wait for drafts by which to begin to.
@@ -183,6 +203,18 @@ impl Monitor {
         Present::new(&self.load, |load| &load.speculating)
     }
 
+    /// Counts a rollout that has not decided yet what to begin with.
+    #[must_use]
+    pub fn undecided(&self) -> Present {
+        Present::new(&self.load, |load| &load.undecided)
+    }
+
+    /// Counts a rollout that went by an old one and decodes now.
+    #[must_use]
+    pub fn fallen(&self) -> Present {
+        Present::new(&self.load, |load| &load.fallen)
+    }
+
     /// Counts a rollout that waits for a proposal.
     #[must_use]
     pub fn drafting(&self) -> Present {
@@ -272,6 +304,22 @@ mod tests {
         let mut fresh = Costs::default();
         fresh.observe(decoded(0.03));
         assert_eq!(format!("{:?}", monitor.costs()), format!("{fresh:?}"));
+    }
+
+    #[tokio::test]
+    async fn those_who_went_by_old_rollouts_and_decode_are_counted_until_most_do() {
+        let monitor = Monitor::start(None, &Metrics::register().unwrap().panics);
+        let beside = || monitor.load().beside();
+        let _rollouts = [0; 8].map(|_| monitor.rollout());
+        let five = [0; 5].map(|_| monitor.speculating());
+        assert_eq!(beside(), None, "three of eight decode and always did");
+        let fallen = monitor.fallen();
+        assert_eq!(beside(), Some(1.0 / 6.0));
+        let more = [0; 4].map(|_| monitor.fallen());
+        assert_eq!(beside(), Some(0.5));
+        let last = monitor.fallen();
+        assert_eq!(beside(), None);
+        drop((five, fallen, more, last));
     }
 
     #[tokio::test]

@@ -179,13 +179,28 @@ impl Situation<'_> {
         if 2 * over > block && longer <= most { longer } else { length - over.min(length - 1) }
     }
 
+    /// No more drafts at the start of a crowd's outputs than fill the block that their prompt leaves open. Those of one prompt
+    /// often begin with the same tokens; of a whole block that another has had computed no row is told, but for the last.
+    fn in_first_block(&self, length: usize) -> usize {
+        let block = self.costs.block_size.unwrap_or(USUAL_BLOCK).max(1);
+        if self.plan.strategy != Strategy::CachedSuffix || !is_crowd(self.rollouts) {
+            length
+        } else if self.committed == 0 {
+            length.min(block - self.context % block)
+        } else if self.tries_together() {
+            length.min(block)
+        } else {
+            length
+        }
+    }
+
     pub(super) fn bet(&self, offer: &Offer<'_>, stake: f64) -> Bet {
         let Candidate { drafter, hazard, longest, is_at_hand, ready, .. } = *offer.candidate;
         let best = offer.best;
         let exactly = |length| Bet { drafter, length, stop: StopRule::never(), stake, foreseen: Some(best) };
         if is_at_hand {
             return exactly(if ready.is_none() {
-                self.in_whole_blocks(best.length, self.room.min(longest))
+                self.in_whole_blocks(self.in_first_block(best.length), self.room.min(longest))
             } else {
                 best.length
             });

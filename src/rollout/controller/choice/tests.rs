@@ -52,6 +52,8 @@ fn decide(costs: &Costs, rollouts: f64, mode: Option<Mode>, allowance: f64) -> C
         candidates: &[CANDIDATE],
         mode,
         allowance,
+        joint_allowance: 0.0,
+        undecided: 0.0,
     })
 }
 
@@ -94,6 +96,8 @@ fn two_drafters<'a>(costs: &'a Costs, policy: &'a Policy, candidates: &'a [Candi
         candidates,
         mode: Some(Mode::Decode),
         allowance: 10.0,
+        joint_allowance: 0.0,
+        undecided: 0.0,
     }
 }
 
@@ -189,6 +193,8 @@ fn a_rollout_whose_drafts_are_rejected_more_than_others_decodes() {
             candidates,
             mode: None,
             allowance: 0.0,
+            joint_allowance: 0.0,
+            undecided: 0.0,
         })
         .mode()
     };
