@@ -207,6 +207,9 @@ impl Pace {
             return;
         }
         self.fallen = (mode == Mode::Decode && self.goes_together).then(|| self.monitor.fallen());
+        if self.fallen.is_some() {
+            self.monitor.load().joint_allowance.note_trial();
+        }
         self.speculating = (mode == Mode::Speculate).then(|| self.monitor.speculating());
         if let Some(rollout) = told {
             let load = self.monitor.load();

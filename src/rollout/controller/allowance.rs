@@ -1,6 +1,6 @@
 //! What may be lost to finding out whether a way that looks slower still is.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 /// Tokens that may be lost, for each token that was committed.
 const SHARE: f64 = 0.005;
@@ -70,19 +70,29 @@ impl Allowance {
 const JOINT_SHARE: f64 = 0.01;
 /// More than this is not saved up.
 const MOST_JOINT: f64 = 20_000.0;
+/// Once it was tried, there must be so many times as much to lose as another trial may cost.
+const JOINT_PATIENCE: f64 = 8.0;
 
 /// Tokens for all of a crowd to lose at once: none before any was won, for that would be no small part of a step.
 #[derive(Debug, Default)]
 pub struct Joint {
     /// Millionths of tokens.
     left: AtomicU64,
+    /// Whether there was a trial.
+    was_tried: AtomicBool,
 }
 
 impl Joint {
-    /// Tokens that may be lost.
+    /// Tokens that the next trial may lose.
     #[must_use]
     pub fn left(&self) -> f64 {
-        self.left.load(Ordering::Relaxed) as f64 / MICRO
+        let patience = if self.was_tried.load(Ordering::Relaxed) { JOINT_PATIENCE } else { 1.0 };
+        self.left.load(Ordering::Relaxed) as f64 / MICRO / patience
+    }
+
+    /// Notes that a trial is over.
+    pub fn note_trial(&self) {
+        self.was_tried.store(true, Ordering::Relaxed);
     }
 
     /// Takes so many of them for one rollout's part in a trial, if there are as many.
@@ -143,6 +153,15 @@ mod tests {
         assert!(!joint.spend(1.0));
         joint.earn(1000);
         assert!(joint.spend(1000.0 * JOINT_SHARE) && !joint.spend(1.0));
+    }
+
+    #[test]
+    fn a_second_joint_trial_comes_much_later() {
+        let joint = Joint::default();
+        joint.earn(10_000);
+        let first = joint.left();
+        joint.note_trial();
+        assert_eq!(joint.left(), first / JOINT_PATIENCE);
     }
 
     #[test]

@@ -21,8 +21,6 @@ const HOPELESS: f64 = 0.5;
 /// Tokens that each loses at least by a trial that comes to nothing: it is known to after some rounds, and they begin to decode
 /// one by one.
 const LEAST_STAKE: f64 = 8.0;
-/// What was found not to pay is tried again when there is so many times as much to lose as a trial may cost.
-const PATIENCE: f64 = 8.0;
 /// Tokens that one who decodes gets while the others have a round: it takes two of the server's steps, the one that it waits
 /// for and its own.
 const DECODED_MEANWHILE: f64 = 2.0;
@@ -105,8 +103,7 @@ impl Situation<'_> {
                 }
                 // All of them lose as much.
                 let stake = ((decode_rate - rate) * old.best.seconds * KNOWN).max(LEAST_STAKE);
-                let patience = if seen.is_some() { PATIENCE } else { 1.0 };
-                let is_tried = rate > HOPELESS * decode_rate && self.joint_allowance > patience * stake * load;
+                let is_tried = rate > HOPELESS * decode_rate && self.joint_allowance > stake * load;
                 is_tried.then_some(Joint::Begin(old, stake))
             }
             Some(Mode::Speculate) => {
@@ -265,14 +262,6 @@ mod tests {
         let tried = choice(100.0 * CROWD * LEAST_STAKE);
         assert_eq!((tried.mode(), tried.reason), (Mode::Speculate, Reason::Together), "{tried:?}");
         assert!(tried.bet.unwrap().stake >= LEAST_STAKE);
-    }
-
-    #[test]
-    fn what_was_found_not_to_pay_is_tried_again_much_later() {
-        let slower = after(3, 9);
-        let choice = |joint_allowance| Scene { joint_allowance, ..at_start(&slower) }.choice().reason;
-        assert_ne!(choice(0.9 * PATIENCE * CROWD * LEAST_STAKE), Reason::Together);
-        assert_eq!(choice(1.1 * PATIENCE * CROWD * LEAST_STAKE), Reason::Together);
     }
 
     #[test]
