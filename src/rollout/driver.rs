@@ -303,10 +303,7 @@ impl Running {
         }
         let Ok(listener) = self.events.reserve().await else { return false };
         let monitor = &self.pace.monitor;
-        monitor.load().allowance.earn(self.fresh.len(), monitor.is_crowded());
-        if monitor.is_crowded() {
-            monitor.load().joint_allowance.earn(self.fresh.len());
-        }
+        monitor.load().earn(self.fresh.len(), monitor.is_crowded());
         listener.send(Ok(Delta {
             tokens: std::mem::take(&mut self.fresh),
             text: self.sequence.take_text(),

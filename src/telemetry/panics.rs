@@ -21,7 +21,7 @@ pub enum Place {
     Rollout,
     /// A probe of the server.
     Probe,
-    /// A task that works for as long as the sidecar or its engine runs, and is begun again.
+    /// A task that works for as long as the sidecar or its engine runs.
     Background,
 }
 

@@ -12,19 +12,39 @@ const LEAST: f64 = 0.1;
 const MOST: f64 = 24.0;
 const MICRO: f64 = 1e6;
 
+/// A number of tokens, in millionths.
+#[derive(Debug, Default)]
+struct Tokens(AtomicU64);
+
+impl Tokens {
+    fn left(&self) -> f64 {
+        self.0.load(Ordering::Relaxed) as f64 / MICRO
+    }
+
+    fn spend(&self, tokens: f64) -> bool {
+        let less = |left: u64| left.checked_sub((tokens * MICRO) as u64);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    fn earn(&self, tokens: f64, most: f64) {
+        let more = |left: u64| Some((left + (tokens * MICRO) as u64).min((most * MICRO) as u64));
+        // It always changes something.
+        let _ = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+    }
+}
+
 /// Tokens to lose, shared by all rollouts. What a trial costs is earned by tokens already won, so that decoding where
 /// nothing else pays stays as fast as without trials; the more trials have changed nothing, the slower.
 #[derive(Debug)]
 pub struct Allowance {
-    /// Millionths of tokens.
-    left: AtomicU64,
+    tokens: Tokens,
     /// Trials since speculation last was the fastest way, of few rollouts and in a crowd.
     futile: [AtomicUsize; 2],
 }
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self { left: AtomicU64::new((MOST * MICRO) as u64), futile: Default::default() }
+        Self { tokens: Tokens(AtomicU64::new((MOST * MICRO) as u64)), futile: Default::default() }
     }
 }
 
@@ -32,14 +52,12 @@ impl Allowance {
     /// Tokens that may be lost.
     #[must_use]
     pub fn left(&self) -> f64 {
-        self.left.load(Ordering::Relaxed) as f64 / MICRO
+        self.tokens.left()
     }
 
     /// Takes so many of them for a trial, if there are as many.
     pub fn spend(&self, tokens: f64, crowded: bool) -> bool {
-        let cost = (tokens * MICRO) as u64;
-        let less = |left: u64| left.checked_sub(cost);
-        let spent = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok();
+        let spent = self.tokens.spend(tokens);
         if spent {
             self.futile(crowded).fetch_add(1, Ordering::Relaxed);
         }
@@ -55,10 +73,7 @@ impl Allowance {
     pub fn earn(&self, tokens: usize, crowded: bool) {
         let futile = self.futile(crowded).load(Ordering::Relaxed) as f64;
         let share = SHARE * (PATIENCE / futile.max(PATIENCE)).max(LEAST);
-        let earned = (tokens as f64 * share * MICRO) as u64;
-        let more = |left: u64| Some((left + earned).min((MOST * MICRO) as u64));
-        // It always changes something.
-        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        self.tokens.earn(tokens as f64 * share, MOST);
     }
 
     fn futile(&self, crowded: bool) -> &AtomicUsize {
@@ -75,19 +90,18 @@ const JOINT_PATIENCE: f64 = 8.0;
 
 /// Tokens for all of a crowd to lose at once: none before any was won, for that would be no small part of a step.
 #[derive(Debug, Default)]
-pub struct Joint {
-    /// Millionths of tokens.
-    left: AtomicU64,
+pub struct JointAllowance {
+    tokens: Tokens,
     /// Whether there was a trial.
     was_tried: AtomicBool,
 }
 
-impl Joint {
+impl JointAllowance {
     /// Tokens that the next trial may lose.
     #[must_use]
     pub fn left(&self) -> f64 {
         let patience = if self.was_tried.load(Ordering::Relaxed) { JOINT_PATIENCE } else { 1.0 };
-        self.left.load(Ordering::Relaxed) as f64 / MICRO / patience
+        self.tokens.left() / patience
     }
 
     /// Notes that a trial is over.
@@ -97,16 +111,12 @@ impl Joint {
 
     /// Takes so many of them for one rollout's part in a trial, if there are as many.
     pub fn spend(&self, tokens: f64) -> bool {
-        let less = |left: u64| left.checked_sub((tokens * MICRO) as u64);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        self.tokens.spend(tokens)
     }
 
     /// Notes committed tokens.
     pub fn earn(&self, tokens: usize) {
-        let earned = (tokens as f64 * JOINT_SHARE * MICRO) as u64;
-        let more = |left: u64| Some((left + earned).min((MOST_JOINT * MICRO) as u64));
-        // It always changes something.
-        let _ = self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
+        self.tokens.earn(tokens as f64 * JOINT_SHARE, MOST_JOINT);
     }
 }
 
@@ -149,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_crowd_has_nothing_to_lose_before_it_won_anything() {
-        let joint = Joint::default();
+        let joint = JointAllowance::default();
         assert!(!joint.spend(1.0));
         joint.earn(1000);
         assert!(joint.spend(1000.0 * JOINT_SHARE) && !joint.spend(1.0));
@@ -157,7 +167,7 @@ mod tests {
 
     #[test]
     fn a_second_joint_trial_comes_much_later() {
-        let joint = Joint::default();
+        let joint = JointAllowance::default();
         joint.earn(10_000);
         let first = joint.left();
         joint.note_trial();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, mpsc, watch};
 
-use super::allowance::{Allowance, Joint};
+use super::allowance::{Allowance, JointAllowance};
 use super::choice::is_crowd;
 use super::costs::Costs;
 use super::forecast::Company;
@@ -55,7 +55,7 @@ pub struct Load {
     /// Tokens that may be lost to finding out.
     pub allowance: Allowance,
     /// The same by a crowd that does it together.
-    pub joint_allowance: Joint,
+    pub joint_allowance: JointAllowance,
 }
 
 /// One more in a count, until it is dropped.
@@ -146,6 +146,14 @@ impl Load {
     #[must_use]
     pub fn verification_work(&self) -> f64 {
         self.verification_work.load(Ordering::Relaxed) as f64 / MICRO
+    }
+
+    /// Notes committed tokens, by which trials are paid for.
+    pub fn earn(&self, tokens: usize, crowded: bool) {
+        self.allowance.earn(tokens, crowded);
+        if crowded {
+            self.joint_allowance.earn(tokens);
+        }
     }
 
     /// Notes a verification.
